@@ -1,0 +1,32 @@
+//! The words of the record: every type that is written to a segment, and the ids that tie them.
+//!
+//! These types are an on-disk contract. Fields may be added (readers ignore what they do not know, and
+//! `#[serde(default)]` fills what an older writer did not know); none may change its meaning.
+
+mod account;
+mod effect;
+mod exchange;
+mod id;
+mod record;
+mod request;
+mod session;
+mod time;
+mod verdict;
+
+pub use account::{Account, AccountState, CapabilityRecord, Gap, GapStep, HookState, SocketEvidence, Tier};
+pub use effect::{Change, Effect, ObjectChange};
+pub use exchange::{
+    BodyFacts, Command, ExchangeOpened, ExchangeSettled, Ending, Refusal, Removed, RequestEnded,
+    ResponseStarted, Timing, Withheld,
+};
+pub use id::{BootId, ExchangeId, GatewayId, ParseIdError, SegmentId, SessionId};
+pub use record::{
+    Chunk, ConnectionClosed, DecodeRecordError, Direction, GatewayStarted, GatewayStopped, Kind,
+    Record, UnrecordedSpan,
+};
+pub use request::{RequestHead, RequestInfo, ResponseHead};
+pub use session::{
+    IncompleteReason, Principal, SessionChanged, SessionKey, SessionOpened, SessionState, TokenFacts,
+};
+pub use time::{MicrosSince, Timestamp};
+pub use verdict::{Decision, Level, Obligations, Verdict};

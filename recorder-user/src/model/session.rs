@@ -1,0 +1,133 @@
+//! Who acts, and the session that groups what they do.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{SessionId, Timestamp};
+
+/// Who a token proves: never the token itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Principal {
+    /// The token's `iss`.
+    pub issuer: String,
+    /// The token's `sub`.
+    pub subject: String,
+    /// The username as mapped and prefixed by the configuration.
+    pub username: String,
+    /// The groups as mapped and prefixed by the configuration.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// Present only where `claimMappings.uid` is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// Extra attributes mapped by the configuration.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+/// What is kept of a token: enough to tell tokens apart, nothing to use one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenFacts {
+    /// The `jti` claim, or the first 16 hexadecimal digits of a BLAKE3 hash of the token.
+    pub id: String,
+    /// The `exp` claim.
+    pub expires: Option<Timestamp>,
+    /// The `iat` claim.
+    pub issued: Option<Timestamp>,
+}
+
+/// What makes two exchanges part of one session.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionKey {
+    /// The principal's issuer.
+    pub issuer: String,
+    /// The principal's subject.
+    pub subject: String,
+    /// The cluster's name in the configuration.
+    pub cluster: String,
+    /// The label that the client gave; never input to a permit by itself.
+    pub task: Option<String>,
+}
+
+/// A session began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionOpened {
+    /// The session.
+    pub session: SessionId,
+    /// When its first exchange was received.
+    pub time: Timestamp,
+    /// What groups its exchanges.
+    pub key: SessionKey,
+    /// Who acts.
+    pub principal: Principal,
+}
+
+/// A session's state after this instant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionChanged {
+    /// The session.
+    pub session: SessionId,
+    /// When this was decided.
+    pub time: Timestamp,
+    /// The new state. `Incomplete` stays, also if the session goes on.
+    pub state: SessionState,
+    /// When the session ended; none if it goes on.
+    pub ended: Option<Timestamp>,
+}
+
+/// The states of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state", content = "reason")]
+pub enum SessionState {
+    /// Goes on.
+    Open,
+    /// Asked for, or idle.
+    Ended,
+    /// A live stream was cut by anything but its two ends; the first reason stays.
+    Incomplete(IncompleteReason),
+}
+
+/// Why a session is incomplete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IncompleteReason {
+    /// The token expired during a live stream.
+    TokenExpired,
+    /// The token was revoked during a live stream.
+    TokenRevoked,
+    /// The grant ended during a live stream.
+    GrantEnded,
+    /// Someone killed the session.
+    Killed,
+    /// The client left an upload, a response or an exec half-way.
+    ClientLost,
+    /// The API server left half-way.
+    UpstreamLost,
+    /// The recorder could not keep up or could not write.
+    RecorderFailed,
+    /// The gateway ended without sealing; found at restart.
+    GatewayLost,
+}
+
+impl IncompleteReason {
+    /// The reason as it is written in listings and records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TokenExpired => "token_expired",
+            Self::TokenRevoked => "token_revoked",
+            Self::GrantEnded => "grant_ended",
+            Self::Killed => "killed",
+            Self::ClientLost => "client_lost",
+            Self::UpstreamLost => "upstream_lost",
+            Self::RecorderFailed => "recorder_failed",
+            Self::GatewayLost => "gateway_lost",
+        }
+    }
+}

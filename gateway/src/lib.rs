@@ -1,1 +1,34 @@
-//! x
+//! The recorded path between Kubernetes clients and API servers.
+//!
+//! A request goes through fixed phases, one module each: [`accept`] → [`identify`] → [`attribute`] →
+//! [`authorize`] → [`open`] → [`forward`] → [`tap`] → [`settle`] → account (the end of [`settle`]).
+//! [`exchange`] is their order. The gateway knows the store only through its writing end, and the kernel
+//! only through the witness: it never names the index's database or the eBPF library.
+
+pub mod accept;
+pub mod attribute;
+pub mod authorize;
+pub mod body;
+pub mod bounds;
+pub mod config;
+pub mod connection;
+pub mod exchange;
+pub mod forward;
+pub mod gateway;
+pub mod headers;
+pub mod health;
+pub mod identify;
+pub mod kubeconfig;
+pub mod metrics;
+pub mod open;
+pub mod policy;
+pub mod redact_key;
+pub mod refusals;
+pub mod refuse;
+pub mod run;
+mod runtime;
+pub mod sessions;
+pub mod settle;
+pub mod tap;
+pub mod unrecorded;
+pub mod upstream;

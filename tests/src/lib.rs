@@ -1,1 +1,23 @@
-//! The rig.
+//! The rig: a real control plane, a real OIDC issuer, the real gateway and the real kubectl, on loopback.
+//!
+//! Scenarios, demo and benchmark share it. It builds what it starts from pinned sources into one cache
+//! ([`cache`]), reserves its ports so that parallel runs do not meet ([`port`]), and everything that it
+//! starts dies with the value that owns it, or with this process, however that ends ([`process`]).
+//! It must never listen anywhere but on loopback, and never touch the user's own kubeconfig.
+
+#![warn(missing_docs)]
+
+pub mod cache;
+pub mod client;
+pub mod controlplane;
+pub mod gateway;
+pub mod issuer;
+pub mod kubectl;
+pub mod pki;
+pub mod policy;
+pub mod port;
+pub mod process;
+pub mod prometheus;
+pub mod recorder;
+pub mod tools;
+pub mod wait;

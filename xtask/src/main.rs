@@ -1,2 +1,135 @@
-//! x
-fn main() {}
+//! The verbs of development: `cargo xtask test | demo | bench | build-ebpf | ci`.
+//!
+//! A verb prints each step before it runs and ends at the first that fails. It runs the same cargo and
+//! the same target directory as the caller, and installs nothing but what `build-ebpf` says it installs.
+
+mod build_ebpf;
+
+use std::env;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Builds, tests, shows and measures Decklog")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Everything that can be tested here: unit tests, then the end-to-end scenarios on a real control plane.
+    Test {
+        /// Only scenarios whose name contains this (and no unit tests).
+        #[arg(long)]
+        filter: Vec<String>,
+        /// Keep the directories of scenarios that passed, too.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Shows an agent's visit: control plane, issuer, gateway, kubectl, and what the record says of it.
+    Demo {
+        /// Passed on; see `cargo xtask demo -- --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Measures the gateway beside direct access and beside Envoy.
+    Bench {
+        /// Passed on; see `cargo xtask bench -- --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Builds the eBPF object, with a toolchain that it finds or installs.
+    BuildEbpf {
+        /// Succeed without an object when there is no toolchain.
+        #[arg(long)]
+        optional: bool,
+    },
+    /// Formatting, lints, licences and documentation: what must hold before `test` is worth running.
+    Check,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Test { filter, keep } => test(&filter, keep),
+        Verb::Demo { arguments } => {
+            ebpf()?;
+            step("build the binaries", cargo(&["build", "--bins"]))?;
+            step("demo", with(cargo(&["run", "--quiet", "--bin", "demo", "--"]), &arguments))
+        }
+        Verb::Bench { arguments } => {
+            ebpf()?;
+            step("build the binaries, optimized", cargo(&["build", "--release", "--bins"]))?;
+            let bench = cargo(&["run", "--release", "--quiet", "--bin", "bench", "--"]);
+            step("bench", with(bench, &arguments))
+        }
+        Verb::BuildEbpf { optional } => build_ebpf::run(optional),
+        Verb::Check => check(),
+    }
+}
+
+fn test(filter: &[String], keep: bool) -> Result<()> {
+    ebpf()?;
+    step("build the binaries", cargo(&["build", "--bins"]))?;
+    if filter.is_empty() {
+        step("unit tests", cargo(&["test", "--workspace", "--quiet"]))?;
+    }
+    let mut scenarios = cargo(&["run", "--quiet", "--bin", "scenarios", "--"]);
+    for part in filter {
+        scenarios.args(["--filter", part]);
+    }
+    if keep {
+        scenarios.arg("--keep");
+    }
+    step("scenarios", scenarios)
+}
+
+fn check() -> Result<()> {
+    step("formatting", cargo(&["fmt", "--all", "--check"]))?;
+    step("lints", cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    step("dependencies", cargo(&["deny", "--log-level", "error", "check", "bans", "licenses", "sources"]))?;
+    let mut docs = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
+    docs.env("RUSTDOCFLAGS", "-D warnings");
+    step("documentation", docs)
+}
+
+/// Without an object everything still builds, and the witness says so at run time.
+fn ebpf() -> Result<()> {
+    println!("xtask: eBPF object");
+    build_ebpf::run(true)
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments);
+    command
+}
+
+fn with(mut command: Command, arguments: &[String]) -> Command {
+    command.args(arguments);
+    command
+}
+
+fn step(what: &str, mut command: Command) -> Result<()> {
+    println!("xtask: {what}");
+    let started = Instant::now();
+    let status = command.status().with_context(|| format!("run {what}"))?;
+    if !status.success() {
+        bail!("{what} failed ({status})");
+    }
+    println!("xtask: {what} took {} s", started.elapsed().as_secs());
+    Ok(())
+}

@@ -65,6 +65,12 @@ pub struct SocketEvidence {
     pub plain_in_bytes: u64,
     /// Plaintext bytes that the HTTP layer gave to TLS.
     pub plain_out_bytes: u64,
+    /// Plaintext bytes that the HTTP layer took, counted on its own side; none when not counted apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_in_bytes: Option<u64>,
+    /// Plaintext bytes that the HTTP layer produced, counted on its own side; none when not counted apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_out_bytes: Option<u64>,
     /// When the kernel counted the first byte.
     pub first: Option<Timestamp>,
     /// When the kernel counted the last byte.

@@ -29,4 +29,4 @@ pub use session::{
     IncompleteReason, Principal, SessionChanged, SessionKey, SessionOpened, SessionState, TokenFacts,
 };
 pub use time::{MicrosSince, Timestamp};
-pub use verdict::{Decision, Level, Obligations, Verdict};
+pub use verdict::{Decision, Level, Obligations, StdinRecord, Verdict};

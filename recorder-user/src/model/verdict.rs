@@ -61,6 +61,29 @@ pub struct Obligations {
     /// The approver groups of a `hold`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approval: Vec<String>,
+    /// `@preimage("true")`: keep what a change replaces.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub preimage: bool,
+    /// `@stdin`: how much of what a client types is kept.
+    #[serde(default, skip_serializing_if = "StdinRecord::is_all")]
+    pub stdin: StdinRecord,
+}
+
+/// How much of a stream's standard input is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StdinRecord {
+    /// Every byte.
+    #[default]
+    All,
+    /// Times and sizes only.
+    Sizes,
+}
+
+impl StdinRecord {
+    fn is_all(&self) -> bool {
+        *self == Self::All
+    }
 }
 
 /// How much of an exchange is kept. The order is the order of amount.

@@ -1,1 +1,22 @@
-//! x
+//! A recording as it went: sessions as sequences of events in time, bodies and frames decoded.
+//!
+//! A library: it reads records and rows, and never prints, waits or knows of terminals. Decoding happens
+//! here, at replay, so that the record stays what it was and decoders may improve. Whatever a decoder
+//! does not understand is shown as what it is, never dropped without a word.
+
+mod body;
+mod frames;
+mod load;
+mod player;
+mod timeline;
+
+pub use body::{
+    Assembled, BODY_BYTES_MAX, Form, INFLATED_BYTES_MAX, Readable, assemble, indent_json, readable,
+};
+pub use frames::{FRAMES_MAX, Frame, Frames, watch_frames};
+pub use load::{LoadError, load};
+pub use player::{Pace, Player, Timed};
+pub use timeline::{
+    CommandView, Detail, Event, ObjectHistory, Summary, Timeline, What, command_label, is_refused,
+    is_stream, was_cut,
+};

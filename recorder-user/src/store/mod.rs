@@ -1,1 +1,65 @@
-//! x
+//! The store: append-only segments are the truth, an index over them can be deleted at any time.
+//!
+//! A [`Recorder`] queues records for one writer thread, which encodes them, continues the hash chain and
+//! writes each batch at once; a flusher thread makes written bytes durable, one `fdatasync` for all who
+//! wait; an index thread derives rows behind them. What is acknowledged has reached what was asked for,
+//! [`Need::Written`] or [`Need::Durable`]. When a write or flush fails, all who wait hear of it, and nothing
+//! is taken until a new segment file has proven writable. A [`Reader`] needs no lock and no index.
+//!
+//! This module never drops a record silently, never overwrites one, and never lets the index stand between
+//! a record and its acknowledgement. The gateway calls [`Store`] and [`Recorder`]; the command line calls
+//! [`Reader`], [`verify`] and [`reindex`]. The format is in `docs/format.md`.
+
+mod catalog;
+mod clip;
+mod disk;
+mod fold;
+mod format;
+mod free_disk;
+mod index;
+mod lock;
+mod memory;
+mod open;
+mod reader;
+mod recorder;
+mod recovery;
+pub mod rows;
+mod scan;
+mod sync;
+mod verify;
+mod writer;
+
+use std::sync::Arc;
+
+use crate::model::Timestamp;
+
+pub use catalog::{Catalog, CatalogError, ReindexError, ReindexReport, reindex};
+pub use disk::{Disk, DiskFile, SystemDisk};
+pub use format::{
+    BadHeader, ChainHash, DecodePayloadError, Header, PAYLOAD_BYTES_MAX, Previous, RecordTooLarge,
+    Seal, SealedBy,
+};
+pub use index::{IndexError, IndexHealth};
+pub use lock::LockError;
+pub use open::{CloseStoreError, OpenStoreError, Recovered, Store, StoreOptions};
+pub use reader::{
+    EXCHANGE_BYTES_MAX, ExchangeRecords, ReadError, Reader, Records, SegmentInfo, StoredRecord,
+};
+pub use recorder::{Ack, AppendError, Need, RESERVE_BYTES, Recorder, StoreHealth};
+pub use recovery::{RecoverError, TornTail};
+pub use rows::{
+    AccountRow, EffectCounts, ExchangeRow, ParseStatusFilterError, Position, PrincipalRow, Query,
+    RefusalRow, SessionKind, SessionView, StateWord, StatusFilter,
+};
+pub use scan::{BadRecord, ScanError};
+pub use sync::SyncHealth;
+pub use verify::{FirstBad, SegmentReport, VerifyError, VerifyReport, verify, verify_session};
+
+/// The wall clock, given by the caller so that tests can set it.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The system's wall clock.
+#[must_use]
+pub fn system_clock() -> Clock {
+    Arc::new(Timestamp::now)
+}

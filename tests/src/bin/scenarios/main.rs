@@ -1,1 +1,85 @@
-fn main() {}
+//! End-to-end scenarios on the rig: the real gateway between real clients and a real API server.
+//!
+//! `scenarios [--filter TEXT] [--list]`. Each scenario has its own gateways, stores and directory; most
+//! share one control plane. A failed scenario keeps its directory and says where. The last line is
+//! `N passed, N failed`.
+
+mod account;
+mod authentication;
+mod crash;
+mod fairness;
+mod hostile;
+mod impersonation;
+mod kubectl;
+mod leaks;
+mod metrics;
+mod outage;
+mod passthrough;
+mod policies;
+mod record;
+mod runner;
+mod scene;
+mod watch;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// Runs the end-to-end scenarios.
+#[derive(Parser)]
+struct Arguments {
+    /// Only scenarios whose name contains this; may be given more than once.
+    #[arg(long)]
+    filter: Vec<String>,
+    /// Print the names and end.
+    #[arg(long)]
+    list: bool,
+    /// Keep the directories of scenarios that passed, too.
+    #[arg(long)]
+    keep: bool,
+}
+
+fn main() -> ExitCode {
+    // The chain of causes; not the backtrace that `Result` would add to it.
+    run().unwrap_or_else(|error| {
+        eprintln!("scenarios: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let mut scenarios = all();
+    if !arguments.filter.is_empty() {
+        let wanted = |name: &str| arguments.filter.iter().any(|part| name.contains(part.as_str()));
+        scenarios.retain(|scenario| wanted(scenario.name));
+    }
+    if arguments.list {
+        scenarios.iter().for_each(|scenario| println!("{}", scenario.name));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let kept = if arguments.keep { runner::Keep::Always } else { runner::Keep::Failed };
+    tokio::task::LocalSet::new().block_on(&runtime, runner::run(scenarios, kept))
+}
+
+fn all() -> Vec<runner::Scenario> {
+    let topics = [
+        kubectl::scenarios(),
+        policies::scenarios(),
+        authentication::scenarios(),
+        hostile::scenarios(),
+        impersonation::scenarios(),
+        passthrough::scenarios(),
+        watch::scenarios(),
+        record::scenarios(),
+        account::scenarios(),
+        leaks::scenarios(),
+        metrics::scenarios(),
+        fairness::scenarios(),
+        outage::scenarios(),
+        crash::scenarios(),
+    ];
+    topics.into_iter().flatten().collect()
+}

@@ -1,0 +1,66 @@
+//! Every bound of the gateway, and what happens when it is reached.
+
+use std::time::Duration;
+
+/// Client connections at once. Further ones wait in the kernel's accept queue.
+pub const CONNECTIONS_MAX: usize = 16_384;
+/// Time for a TLS handshake. A slower client is dropped.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for an HTTP/1.1 request head (slowloris). A slower client is dropped.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of a request head. A larger one is answered 431 by hyper.
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Headers in an HTTP/1.1 head. More are answered 431 by hyper.
+pub const HEADERS_MAX: usize = 128;
+/// Concurrent streams of one client connection; the protocol makes the client wait.
+pub const CLIENT_STREAMS_MAX: u32 = 256;
+/// HTTP/2 window of one request stream from a client.
+pub const CLIENT_STREAM_WINDOW: u32 = 256 * 1024;
+/// HTTP/2 window of a client connection: at least 16 uploads can fill theirs before they share.
+pub const CLIENT_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// Streams that we put on one upstream connection: under the API server's own limit (100 and up), so
+/// that a full connection opens another and a request never queues.
+pub const UPSTREAM_STREAMS_MAX: usize = 80;
+/// Streams from which a further connection is worth a handshake while there are fewer than
+/// [`UPSTREAM_SPREAD_CONNECTIONS`].
+pub const UPSTREAM_SPREAD_STREAMS: usize = 24;
+/// Connections over which ordinary load is spread.
+pub const UPSTREAM_SPREAD_CONNECTIONS: usize = 4;
+/// Connections of one pool. A request that needs more is answered 503.
+pub const UPSTREAM_CONNECTIONS_MAX: usize = 128;
+/// HTTP/2 window of one response stream.
+pub const UPSTREAM_STREAM_WINDOW: u32 = 256 * 1024;
+/// HTTP/2 window of an upstream connection: every stream's, so that one stopped reader cannot stall
+/// the others (`UPSTREAM_STREAMS_MAX * UPSTREAM_STREAM_WINDOW`).
+pub const UPSTREAM_CONNECTION_WINDOW: u32 = 80 * 256 * 1024;
+/// The same for watches and followed logs, whose frames are small.
+pub const WATCH_STREAM_WINDOW: u32 = 64 * 1024;
+/// `UPSTREAM_STREAMS_MAX * WATCH_STREAM_WINDOW`.
+pub const WATCH_CONNECTION_WINDOW: u32 = 80 * 64 * 1024;
+/// Time to connect and shake hands with the API server. Then 503.
+pub const UPSTREAM_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// An upstream connection without traffic is pinged, and dropped when the ping is not answered.
+pub const UPSTREAM_PING_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a ping may take.
+pub const UPSTREAM_PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// Tries of a request that was never sent, or that the API server said it did not process.
+pub const FORWARD_TRIES: usize = 4;
+/// Request bytes kept to send a request again that the API server said it did not process.
+pub const REPLAY_BYTES_MAX: usize = 256 * 1024;
+
+/// Sessions open at once. A request that would open another is answered 429.
+pub const SESSIONS_MAX: usize = 10_000;
+/// Sessions that a connection's record names.
+pub const CONNECTION_SESSIONS_MAX: usize = 64;
+/// Objects that an exchange's record names; more are counted.
+pub const OBJECTS_MAX: usize = 256;
+/// Refusals without an identity that are recorded one by one, per second and client address; the
+/// others are counted in the next.
+pub const REFUSALS_PER_SECOND: u32 = 20;
+
+/// How long a stopping gateway waits for requests to finish.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the wall clock is compared with a token's expiry while a watch lives, so that a clock
+/// step is noticed.
+pub const EXPIRY_CHECK: Duration = Duration::from_secs(10);

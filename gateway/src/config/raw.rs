@@ -1,0 +1,155 @@
+//! The file's sections as they are written: every key that exists, and no other.
+//!
+//! A section that has sections of its own keeps them as [`Value`], so that a mistake in one does
+//! not hide those in the others.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    pub(super) certificate: String,
+    pub(super) key: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Health {
+    pub(super) listen: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Store {
+    pub(super) directory: String,
+    pub(super) segment_size: Option<String>,
+    pub(super) queue_size: Option<String>,
+    pub(super) sync_interval: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Policy {
+    pub(super) access: String,
+    pub(super) recording: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Witness {
+    pub(super) mode: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sessions {
+    pub(super) idle: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Cluster {
+    pub(super) name: String,
+    pub(super) server: Option<String>,
+    pub(super) certificate_authority: Option<String>,
+    pub(super) tls_server_name: Option<String>,
+    pub(super) credential: Option<Value>,
+    #[serde(default)]
+    pub(super) default: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Credential {
+    pub(super) token_file: Option<String>,
+    pub(super) client_certificate: Option<String>,
+    pub(super) client_key: Option<String>,
+    pub(super) kubeconfig: Option<String>,
+    pub(super) context: Option<String>,
+    pub(super) in_cluster: Option<bool>,
+    pub(super) forwarder: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Authentication {
+    pub(super) api_version: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) jwt: Option<Vec<Value>>,
+    pub(super) anonymous: Option<Value>,
+    pub(super) keys: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Keys {
+    pub(super) refresh: Option<String>,
+    pub(super) max_stale: Option<String>,
+    pub(super) cool_down: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Jwt {
+    pub(super) issuer: Option<Value>,
+    pub(super) claim_mappings: Option<Value>,
+    #[serde(default)]
+    pub(super) claim_validation_rules: Vec<Value>,
+    #[serde(default)]
+    pub(super) user_validation_rules: Vec<Value>,
+    #[serde(default)]
+    pub(super) allowed_system_prefixes: Vec<String>,
+    pub(super) algorithms: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Issuer {
+    pub(super) url: String,
+    #[serde(rename = "discoveryURL")]
+    pub(super) discovery_url: Option<String>,
+    #[serde(default)]
+    pub(super) audiences: Vec<String>,
+    #[serde(rename = "audienceMatchPolicy")]
+    pub(super) audience_match_policy: Option<String>,
+    #[serde(rename = "certificateAuthority")]
+    pub(super) certificate_authority: Option<String>,
+    #[serde(rename = "egressSelectorType")]
+    pub(super) egress_selector_type: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClaimMappings {
+    pub(super) username: Option<Value>,
+    pub(super) groups: Option<Value>,
+    pub(super) uid: Option<Value>,
+    #[serde(default)]
+    pub(super) extra: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClaimMapping {
+    pub(super) claim: Option<String>,
+    pub(super) prefix: Option<String>,
+    pub(super) expression: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Extra {
+    pub(super) key: String,
+    pub(super) value_expression: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct ClaimValidationRule {
+    pub(super) claim: Option<String>,
+    pub(super) required_value: Option<String>,
+    pub(super) expression: Option<String>,
+    #[serde(rename = "message")]
+    pub(super) _message: Option<String>,
+}

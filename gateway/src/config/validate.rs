@@ -1,0 +1,180 @@
+//! From the file's text to a [`Config`], or to all that is wrong with it.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use serde_json::{Map, Value};
+
+use super::{
+    Config, Health, LoadConfigError, PolicyDirectories, ServerTls, Sessions, Store, WitnessMode,
+    authentication,
+    clusters::{self, Environment, readable},
+    problem::Problems,
+    raw, units,
+};
+
+/// The keys of the file, for the message about one that is none.
+const KEYS: &str =
+    "listen, tls, health, store, clusters, authentication, policy, witness, sessions";
+
+pub(super) fn config(
+    text: &str,
+    file: &Path,
+    environment: Environment<'_>,
+) -> Result<Config, LoadConfigError> {
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let mut sections: Map<String, Value> = serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| {
+            LoadConfigError::invalid(file, "", format!("is not valid YAML: {error}"))
+        })?;
+    // A key without a value is the same as no key.
+    let mut take = |key: &str| sections.remove(key).filter(|value| !value.is_null());
+    let directory = file.parent().unwrap_or(Path::new(""));
+    let mut problems = Problems::default();
+
+    let listen = listen("listen", take("listen"), &mut problems);
+    let tls = tls(take("tls"), directory, &mut problems);
+    let health = take("health").and_then(|value| {
+        let raw: raw::Health = problems.shape("health", value)?;
+        address("health.listen", &raw.listen, &mut problems).map(|listen| Health { listen })
+    });
+    if take("admin").is_some() {
+        problems.add("admin", "the admin listener is not part of this version; remove the key");
+    }
+    let store = store(take("store"), directory, &mut problems);
+    let clusters = clusters::validate(take("clusters"), directory, environment, &mut problems);
+    let authentication = authentication::validate(take("authentication"), directory, &mut problems);
+    let policy = policy(take("policy"), directory, &mut problems);
+    let witness = witness(take("witness"), &mut problems);
+    let sessions = self::sessions(take("sessions"), &mut problems);
+    for key in sections.keys() {
+        problems.add(key.escape_debug(), format!("is not a key of this file; the keys are {KEYS}"));
+    }
+
+    let problems = problems.into_vec();
+    match (listen, tls, store, authentication, policy) {
+        (Some(listen), Some(tls), Some(store), Some(authentication), Some(policy))
+            if problems.is_empty() =>
+        {
+            Ok(Config {
+                file: file.into(),
+                listen,
+                tls,
+                health,
+                store,
+                clusters,
+                authentication,
+                policy,
+                witness,
+                sessions,
+            })
+        }
+        _ => Err(LoadConfigError::Invalid { path: file.into(), problems }),
+    }
+}
+
+fn listen(path: &str, given: Option<Value>, problems: &mut Problems) -> Option<SocketAddr> {
+    let text: String =
+        problems.required(path, given, "the address for clients, for example 0.0.0.0:8443")?;
+    address(path, &text, problems)
+}
+
+fn address(path: &str, given: &str, problems: &mut Problems) -> Option<SocketAddr> {
+    let parsed = given.parse();
+    if parsed.is_err() {
+        problems.add(
+            path,
+            format!(
+                "`{given}` is not an address; write IP:PORT, for example 0.0.0.0:8443 or [::]:8443"
+            ),
+        );
+    }
+    parsed.ok()
+}
+
+fn tls(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Option<ServerTls> {
+    let raw: raw::Tls =
+        problems.required("tls", given, "write {certificate: tls.crt, key: tls.key}")?;
+    let certificate = readable("tls.certificate", &directory.join(raw.certificate), problems);
+    let key = readable("tls.key", &directory.join(raw.key), problems);
+    Some(ServerTls { certificate: certificate?, key: key? })
+}
+
+fn store(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Option<Store> {
+    const MIB: u64 = 1 << 20;
+    let raw: raw::Store =
+        problems.required("store", given, "write {directory: /var/lib/decklog}")?;
+    if raw.directory.is_empty() {
+        problems.add("store.directory", "is empty");
+    }
+    // The defaults: a segment is small enough to move and large enough to be few; the queue holds
+    // seconds of a busy gateway; with the interval an outcome is on disk within 200 ms.
+    let segment = units::size_key(
+        "store.segmentSize",
+        raw.segment_size,
+        256 * MIB,
+        MIB..=4096 * MIB,
+        problems,
+    );
+    let queue =
+        units::size_key("store.queueSize", raw.queue_size, 64 * MIB, MIB..=1024 * MIB, problems);
+    let sync_interval = units::duration_key(
+        "store.syncInterval",
+        raw.sync_interval,
+        Duration::from_millis(100),
+        Duration::from_millis(1)..=Duration::from_millis(150),
+        problems,
+    );
+    Some(Store {
+        directory: directory.join(raw.directory),
+        segment_bytes_max: segment,
+        queue_bytes_max: usize::try_from(queue).unwrap_or(usize::MAX),
+        sync_interval,
+    })
+}
+
+fn policy(
+    given: Option<Value>,
+    directory: &Path,
+    problems: &mut Problems,
+) -> Option<PolicyDirectories> {
+    let raw: raw::Policy = problems.required(
+        "policy",
+        given,
+        "write {access: policy/access}; without a permit nothing passes",
+    )?;
+    let mut folder = |key: &str, value: String| {
+        let path = directory.join(value);
+        if !path.is_dir() {
+            problems.add(format!("policy.{key}"), format!("{} is not a directory", path.display()));
+        }
+        path
+    };
+    let access = folder("access", raw.access);
+    let recording = raw.recording.map(|value| folder("recording", value));
+    Some(PolicyDirectories { access, recording })
+}
+
+fn witness(given: Option<Value>, problems: &mut Problems) -> WitnessMode {
+    let mode = given
+        .and_then(|value| problems.shape::<raw::Witness>("witness", value))
+        .and_then(|raw| raw.mode);
+    match mode.as_deref() {
+        None | Some("auto") => WitnessMode::Auto,
+        Some("ebpf") => WitnessMode::Ebpf,
+        Some("tcp-info") => WitnessMode::TcpInfo,
+        Some("off") => WitnessMode::Off,
+        Some(other) => {
+            problems.add("witness.mode", format!("`{other}` is none of auto, ebpf, tcp-info, off"));
+            WitnessMode::Auto
+        }
+    }
+}
+
+fn sessions(given: Option<Value>, problems: &mut Problems) -> Sessions {
+    let raw = given.and_then(|value| problems.shape::<raw::Sessions>("sessions", value));
+    // Long enough for an agent that thinks, short enough that a session is one piece of work.
+    let default = Duration::from_secs(15 * 60);
+    let bounds = Duration::from_secs(10)..=Duration::from_secs(24 * 3600);
+    let given = raw.and_then(|raw| raw.idle);
+    Sessions { idle: units::duration_key("sessions.idle", given, default, bounds, problems) }
+}

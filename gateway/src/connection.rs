@@ -1,0 +1,341 @@
+//! A TCP connection under the kernel's witness: every byte that crosses it is counted here, under TLS
+//! (ciphertext) and above it (plaintext), and compared with what the kernel counted.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use recorder_user::{
+    model::{ConnectionClosed, Record, SessionId, SocketEvidence, Timestamp},
+    store::Recorder,
+    witness::{self, Role, SocketWitness, Witness},
+};
+use std::os::fd::AsFd as _;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use crate::bounds::CONNECTION_SESSIONS_MAX;
+
+/// Bytes of one direction. `started` and `finished` count system calls, so that a reader can tell
+/// whether one is under way, between the kernel's count and ours.
+#[derive(Debug, Default)]
+struct Flow {
+    bytes: AtomicU64,
+    started: AtomicU64,
+    finished: AtomicU64,
+}
+
+impl Flow {
+    fn around(&self, call: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
+        self.started.fetch_add(1, Ordering::SeqCst);
+        let result = call();
+        if let Ok(bytes) = result {
+            self.bytes.fetch_add(bytes as u64, Ordering::SeqCst);
+        }
+        self.finished.fetch_add(1, Ordering::SeqCst);
+        result
+    }
+
+    /// The calls finished so far; none while one is under way.
+    fn quiet(&self) -> Option<u64> {
+        let finished = self.finished.load(Ordering::SeqCst);
+        (self.started.load(Ordering::SeqCst) == finished).then_some(finished)
+    }
+}
+
+/// One connection's identity and counters, shared with the exchanges that it carries.
+pub struct Connection {
+    role: Role,
+    peer: SocketAddr,
+    socket: Weak<TcpStream>,
+    witness: SocketWitness,
+    input: Flow,
+    output: Flow,
+    plain_in: AtomicU64,
+    plain_out: AtomicU64,
+    exchanges: AtomicU64,
+    sessions: Mutex<Vec<SessionId>>,
+}
+
+impl Connection {
+    /// The kernel's identity of the socket (`SO_COOKIE`).
+    #[must_use]
+    pub fn cookie(&self) -> u64 {
+        self.witness.cookie()
+    }
+
+    /// The other end.
+    #[must_use]
+    pub const fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Notes that an exchange of this session used the connection.
+    pub fn carries(&self, session: Option<SessionId>) {
+        self.exchanges.fetch_add(1, Ordering::Relaxed);
+        let Some(session) = session else { return };
+        let mut sessions = self.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if sessions.len() < CONNECTION_SESSIONS_MAX && !sessions.contains(&session) {
+            sessions.push(session);
+        }
+    }
+
+    /// What was counted until now. Other streams of the connection may move meanwhile: the counts are
+    /// taken at a quiet moment where there is one, else the kernel's stand for both where they lie
+    /// within what the gateway counted before and after.
+    #[must_use]
+    pub fn evidence(&self) -> SocketEvidence {
+        const TRIES: usize = 64;
+        let socket = self.socket.upgrade();
+        let mut evidence = self.counted();
+        let Some(socket) = socket else { return evidence };
+        for _ in 0..TRIES {
+            let before = (self.input.quiet(), self.output.quiet());
+            evidence = self.counted();
+            let Some(kernel) = self.witness.totals(socket.as_fd()) else { return evidence };
+            evidence.kernel_in_bytes = Some(kernel.in_bytes);
+            evidence.kernel_out_bytes = Some(kernel.out_bytes);
+            evidence.first = kernel.first;
+            evidence.last = kernel.last;
+            evidence.lost_events = kernel.lost_events;
+            let after = (self.input.quiet(), self.output.quiet());
+            if before == after && before.0.is_some() && before.1.is_some() {
+                return evidence;
+            }
+            std::thread::yield_now();
+        }
+        // Never quiet: a count that the kernel had passed, and that we reached since, is the same count.
+        let later = self.counted();
+        for (ours, kernel, now) in [
+            (&mut evidence.gateway_in_bytes, evidence.kernel_in_bytes, later.gateway_in_bytes),
+            (&mut evidence.gateway_out_bytes, evidence.kernel_out_bytes, later.gateway_out_bytes),
+        ] {
+            if let Some(kernel) = kernel
+                && (*ours..=now).contains(&kernel)
+            {
+                *ours = kernel;
+            }
+        }
+        evidence
+    }
+
+    fn counted(&self) -> SocketEvidence {
+        SocketEvidence {
+            cookie: self.cookie(),
+            gateway_in_bytes: self.input.bytes.load(Ordering::SeqCst),
+            gateway_out_bytes: self.output.bytes.load(Ordering::SeqCst),
+            plain_in_bytes: self.plain_in.load(Ordering::SeqCst),
+            plain_out_bytes: self.plain_out.load(Ordering::SeqCst),
+            ..SocketEvidence::default()
+        }
+    }
+
+    fn closed(&self, witness: &Witness) -> ConnectionClosed {
+        let evidence = self.evidence();
+        let account = witness::compare_socket(self.role, &evidence, witness.capability());
+        ConnectionClosed {
+            time: Timestamp::now(),
+            role: self.role.as_str().to_owned(),
+            peer: self.peer.to_string(),
+            evidence,
+            account,
+            exchanges: self.exchanges.load(Ordering::Relaxed),
+            sessions: self
+                .sessions
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .clone(),
+        }
+    }
+}
+
+/// A TCP stream whose bytes are counted. Dropping it records the connection's final account, before
+/// the socket is closed and the kernel forgets it.
+pub struct WitnessedTcp {
+    stream: Arc<TcpStream>,
+    connection: Arc<Connection>,
+    witness: Witness,
+    recorder: Recorder,
+    on_close: Arc<dyn Fn(&ConnectionClosed) + Send + Sync>,
+}
+
+impl WitnessedTcp {
+    /// Takes a stream over right after `accept` or `connect`, before its first byte.
+    pub fn adopt(
+        stream: TcpStream,
+        peer: SocketAddr,
+        role: Role,
+        witness: &Witness,
+        recorder: &Recorder,
+        on_close: Arc<dyn Fn(&ConnectionClosed) + Send + Sync>,
+    ) -> Self {
+        let socket = witness.adopt(stream.as_fd());
+        let stream = Arc::new(stream);
+        let connection = Arc::new(Connection {
+            role,
+            peer,
+            socket: Arc::downgrade(&stream),
+            witness: socket,
+            input: Flow::default(),
+            output: Flow::default(),
+            plain_in: AtomicU64::new(0),
+            plain_out: AtomicU64::new(0),
+            exchanges: AtomicU64::new(0),
+            sessions: Mutex::new(Vec::new()),
+        });
+        Self { stream, connection, witness: witness.clone(), recorder: recorder.clone(), on_close }
+    }
+
+    /// The connection's counters.
+    #[must_use]
+    pub fn connection(&self) -> Arc<Connection> {
+        Arc::clone(&self.connection)
+    }
+}
+
+impl Drop for WitnessedTcp {
+    fn drop(&mut self) {
+        let closed = self.connection.closed(&self.witness);
+        (self.on_close)(&closed);
+        if let Err(error) = self.recorder.try_append(Record::ConnectionClosed(Box::new(closed))) {
+            tracing::warn!(cookie = self.connection.cookie(), %error, "connection account not kept");
+        }
+    }
+}
+
+impl AsyncRead for WitnessedTcp {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.stream.poll_read_ready(cx))?;
+            let flow = &self.connection.input;
+            match flow.around(|| self.stream.try_read(buf.initialize_unfilled())) {
+                Ok(bytes) => {
+                    buf.advance(bytes);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for WitnessedTcp {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match self.connection.output.around(|| self.stream.try_write_vectored(bufs)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A socket can be shut down through a shared reference only by socket2's view of it.
+        Poll::Ready(
+            match socket2::SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write) {
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+                result => result,
+            },
+        )
+    }
+}
+
+/// Counts the plaintext that TLS and the HTTP layer exchange.
+pub struct Plaintext<S> {
+    stream: S,
+    connection: Arc<Connection>,
+}
+
+impl<S> Plaintext<S> {
+    /// Wraps the decrypted side of `connection`.
+    pub fn new(stream: S, connection: Arc<Connection>) -> Self {
+        Self { stream, connection }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Plaintext<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        let bytes = buf.filled().len() - before;
+        self.connection.plain_in.fetch_add(bytes as u64, Ordering::Relaxed);
+        Poll::Ready(result)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Plaintext<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
+        if let Ok(bytes) = result {
+            self.connection.plain_out.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        Poll::Ready(result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
+        if let Ok(bytes) = result {
+            self.connection.plain_out.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        Poll::Ready(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,220 @@
+//! The life of a request, in fixed phases: identify → attribute → authorize → open → forward → tap →
+//! settle → account. (accept comes before, in [`crate::accept`]; the taps and what follows run while
+//! the response flows, in [`crate::tap`] and [`crate::settle`].)
+
+use std::{sync::Arc, time::Instant};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use recorder_user::{
+    model::{Command, ExchangeId, ExchangeOpened, Level, Record, RequestInfo, Timestamp, Timing},
+    redact,
+    store::Need,
+};
+
+use crate::{
+    attribute, authorize,
+    body::Body,
+    connection::Connection,
+    forward,
+    gateway::{Cluster, Gateway},
+    identify::{self, Identity},
+    open,
+    refuse::Refused,
+    sessions::SessionUse,
+    tap::micros,
+};
+
+/// A request that passed the phases up to authorize.
+pub struct Authorized {
+    /// Who asks.
+    pub identity: Arc<Identity>,
+    /// Where it goes.
+    pub cluster: Arc<Cluster>,
+    /// Path and query for the API server, without the gateway's prefix.
+    pub target: String,
+    /// What is asked.
+    pub info: Arc<RequestInfo>,
+    /// Its session.
+    pub session: SessionUse,
+    /// The task label.
+    pub task: Option<String>,
+}
+
+/// One request's way through the gateway.
+pub struct Draft {
+    /// The exchange.
+    pub id: ExchangeId,
+    /// When its head was received.
+    pub received: Instant,
+    /// The record of intent, as far as it is known.
+    pub opened: ExchangeOpened,
+    /// Timings so far.
+    pub timing: Timing,
+}
+
+/// Serves one request. Never fails: what goes wrong is an answer.
+pub async fn serve(
+    gateway: Arc<Gateway>,
+    client: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let mut draft = Draft::new(&client);
+    match authorized(&gateway, &request, &mut draft).await {
+        Ok(authorized) => {
+            client.carries(draft.opened.session);
+            carry(gateway, client, request, draft, authorized).await
+        }
+        Err(refused) => {
+            client.carries(draft.opened.session);
+            refuse(&gateway, &client, draft, refused).await
+        }
+    }
+}
+
+impl Draft {
+    fn new(client: &Connection) -> Self {
+        let id = ExchangeId::new();
+        let opened = ExchangeOpened {
+            exchange: id,
+            time: Timestamp::now(),
+            peer: client.peer().to_string(),
+            client_cookie: client.cookie(),
+            ..ExchangeOpened::default()
+        };
+        Self { id, received: Instant::now(), opened, timing: Timing::default() }
+    }
+}
+
+async fn authorized(
+    gateway: &Arc<Gateway>,
+    request: &Request<Incoming>,
+    draft: &mut Draft,
+) -> Result<Authorized, Refused> {
+    // identify
+    let since = Instant::now();
+    let token = identify::bearer(request.headers()).map_err(refused_identity)?;
+    let identity =
+        gateway.identifier.identify(token, Timestamp::now()).await.map_err(refused_identity)?;
+    draft.timing.identify = micros(since.elapsed());
+    gateway.metrics.phase("", "identify", since.elapsed());
+    draft.opened.principal = Some(Arc::clone(&identity.principal));
+    draft.opened.token = Some(identity.token.clone());
+
+    // attribute
+    let (path, query) = attribute::target(request.method(), request.uri(), request.version())
+        .map_err(|error| refused_path(&error))?;
+    let route = attribute::route(path).map_err(|error| refused_path(&error))?;
+    let cluster = gateway.cluster(route.cluster).ok_or_else(|| unknown_cluster(gateway, &route))?;
+    let cluster = Arc::clone(cluster);
+    draft.opened.cluster.clone_from(&cluster.name);
+    draft.opened.task = route.task.map(str::to_owned);
+    draft.opened.command = command(request);
+    let session =
+        gateway.sessions.join(&identity.principal, &cluster.name, route.task, draft.opened.time)?;
+    draft.opened.session = Some(session.id());
+    draft.opened.head = Some(redact::request_head(
+        request.method(),
+        request.uri().path_and_query().map_or(path, |target| target.as_str()),
+        request.version(),
+        request.headers(),
+    ));
+    let info = attribute::request_info(request.method(), route.rest, query)
+        .map_err(|error| refused_path(&error))?;
+    draft.opened.request = Some(info.clone());
+
+    // authorize
+    let since = Instant::now();
+    authorize::authorize(gateway, request, &info, route.task, draft)?;
+    draft.timing.authorize = micros(since.elapsed());
+    gateway.metrics.phase(&cluster.name, "authorize", since.elapsed());
+    let target = match query {
+        Some(query) => format!("{}?{query}", route.rest),
+        None => route.rest.to_owned(),
+    };
+    let task = route.task.map(str::to_owned);
+    Ok(Authorized { identity, cluster, target, info: Arc::new(info), session, task })
+}
+
+async fn carry(
+    gateway: Arc<Gateway>,
+    client: Arc<Connection>,
+    request: Request<Incoming>,
+    draft: Draft,
+    authorized: Authorized,
+) -> Response<Body> {
+    match open::open(&gateway, &client, request, draft, authorized).await {
+        Ok(opened) => forward::forward(&gateway, opened).await,
+        Err(refused) => refused.response(),
+    }
+}
+
+/// Records a refusal and answers it. What cannot be recorded is refused as that.
+async fn refuse(
+    gateway: &Gateway,
+    client: &Connection,
+    mut draft: Draft,
+    refused: Refused,
+) -> Response<Body> {
+    let cluster = draft.opened.cluster.clone();
+    gateway.metrics.refused(&cluster, refused.phase, refused.status);
+    tracing::info!(
+        exchange = %draft.id,
+        session = draft.opened.session.map(tracing::field::display),
+        phase = refused.phase,
+        status = refused.status,
+        reason = refused.message,
+        "refused"
+    );
+    if draft.opened.principal.is_none() {
+        match gateway.refusals.admit(client.peer().ip()) {
+            Some(suppressed) => draft.opened.suppressed = suppressed,
+            None => return refused.response(),
+        }
+    }
+    if draft.opened.verdict.as_ref().is_some_and(|verdict| verdict.obligations.level == Level::None)
+    {
+        draft.opened.head = None;
+    }
+    draft.opened.refusal = Some(refused.record());
+    let record = Record::ExchangeOpened(Box::new(draft.opened));
+    match gateway.recorder.append(record, Need::Written).await {
+        Ok(()) => refused.response(),
+        Err(error) => {
+            tracing::error!(exchange = %draft.id, %error, "refusal not recorded");
+            Refused::recorder_failed().response()
+        }
+    }
+}
+
+fn command(request: &Request<Incoming>) -> Option<Command> {
+    const LENGTH_MAX: usize = 256;
+    let text = |name: &str| {
+        let value = request.headers().get(name)?.to_str().ok()?;
+        Some(value.chars().take(LENGTH_MAX).collect::<String>())
+    };
+    let id = text("kubectl-session")?;
+    Some(Command { id, name: text("kubectl-command").unwrap_or_default() })
+}
+
+fn refused_identity(error: identify::IdentifyError) -> Refused {
+    let (status, reason, message) = error.status();
+    Refused::new("identify", status, reason, message)
+}
+
+fn refused_path(error: &attribute::AttributeError) -> Refused {
+    let (status, reason, message) = error.status();
+    Refused::new("attribute", status, reason, message)
+}
+
+fn unknown_cluster(gateway: &Gateway, route: &attribute::Route<'_>) -> Refused {
+    let mut names: Vec<_> = gateway.clusters.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    let message = match route.cluster {
+        Some(name) => format!("this gateway serves no cluster {name:?}; it serves {names:?}"),
+        None => {
+            format!("no default cluster: put /clusters/NAME before the path, NAME one of {names:?}")
+        }
+    };
+    Refused::new("attribute", 404, "NotFound", message)
+}

@@ -1,0 +1,85 @@
+//! What every request needs: the parts of a running gateway.
+
+use std::{collections::HashMap, sync::Arc};
+
+use recorder_user::{
+    model::ConnectionClosed, redact::RedactKey, store::Recorder, witness::Witness,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    identify::Identifier, metrics::Metrics, policy::PolicyStore, refusals::Refusals,
+    sessions::Sessions, unrecorded::Unrecorded, upstream::Upstream,
+};
+
+/// Called with the final account of each connection.
+pub type OnClose = Arc<dyn Fn(&ConnectionClosed) + Send + Sync>;
+
+/// Called with the role of each new connection.
+pub type OnOpen = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// What connections on both sides are made with.
+#[derive(Clone)]
+pub struct Wiring {
+    /// The kernel's witness.
+    pub witness: Witness,
+    /// Where accounts go.
+    pub recorder: Recorder,
+    /// Counts what connections' accounts say.
+    pub on_close: OnClose,
+    /// Counts connections.
+    pub on_open: OnOpen,
+    /// Where tasks belong.
+    pub tasks: TaskTracker,
+}
+
+/// One cluster.
+pub struct Cluster {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its API server.
+    pub upstream: Upstream,
+}
+
+/// A running gateway.
+pub struct Gateway {
+    /// The store's id, which the API server's audit log names too.
+    pub id: String,
+    /// By name.
+    pub clusters: HashMap<String, Arc<Cluster>>,
+    /// Serves paths without a `/clusters` prefix.
+    pub default_cluster: Option<Arc<Cluster>>,
+    /// Token to principal.
+    pub identifier: Arc<Identifier>,
+    /// What may pass.
+    pub policies: Arc<PolicyStore>,
+    /// The store's writing end.
+    pub recorder: Recorder,
+    /// The kernel's witness.
+    pub witness: Witness,
+    /// Open sessions.
+    pub sessions: Arc<Sessions>,
+    /// Digests what is redacted.
+    pub redact_key: Arc<RedactKey>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Limits the record of refusals without an identity.
+    pub refusals: Refusals,
+    /// Reads that policy let pass while the store did not work.
+    pub unrecorded: Arc<Unrecorded>,
+    /// Where tasks belong.
+    pub tasks: TaskTracker,
+    /// Fires when the gateway stops: live streams end.
+    pub stop: CancellationToken,
+}
+
+impl Gateway {
+    /// The cluster that a request names, or the default one.
+    #[must_use]
+    pub fn cluster(&self, name: Option<&str>) -> Option<&Arc<Cluster>> {
+        match name {
+            Some(name) => self.clusters.get(name),
+            None => self.default_cluster.as_ref(),
+        }
+    }
+}

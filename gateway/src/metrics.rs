@@ -1,0 +1,353 @@
+//! Every metric, registered in one place. Labels are bounded: no user, no pod, no task.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+use recorder_user::{
+    model::{AccountState, ConnectionClosed, ExchangeSettled},
+    store::StoreHealth,
+    witness::WitnessStats,
+};
+
+use crate::identify;
+
+/// From 50 µs to 100 s.
+const BUCKETS: [f64; 20] = [
+    0.000_05, 0.000_1, 0.000_2, 0.000_4, 0.000_8, 0.001_5, 0.003, 0.006, 0.012, 0.025, 0.05, 0.1,
+    0.2, 0.4, 0.8, 1.5, 3.0, 10.0, 30.0, 100.0,
+];
+
+/// The gateway's counters.
+pub struct Metrics {
+    registry: Registry,
+    request_duration: HistogramVec,
+    added_latency: HistogramVec,
+    exchanges: IntCounterVec,
+    denied: IntCounterVec,
+    streams_open: IntGauge,
+    sessions_open: IntGauge,
+    connections_open: IntGaugeVec,
+    upstream_failures: IntCounterVec,
+    upstream_up: IntGaugeVec,
+    record_bytes: IntCounterVec,
+    store: GaugeVec,
+    accounts: IntCounterVec,
+    unaccounted_bytes: IntCounterVec,
+    witness: GaugeVec,
+    identity: GaugeVec,
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    ///
+    /// # Errors
+    /// When two metrics have the same name: a defect.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        Ok(Self {
+            request_duration: histogram(
+                &registry,
+                "decklog_request_duration_seconds",
+                "Time by phase: identify, authorize, open, upstream, total. Watches count in no phase \
+                 after open.",
+                &["phase", "cluster", "verb", "code"],
+            )?,
+            added_latency: histogram(
+                &registry,
+                "decklog_added_latency_seconds",
+                "Total time less the time that the API server took",
+                &["cluster", "verb"],
+            )?,
+            exchanges: counter(
+                &registry,
+                "decklog_exchanges_total",
+                "Exchanges settled, by what they did",
+                &["cluster", "verb", "code", "effect"],
+            )?,
+            denied: counter(
+                &registry,
+                "decklog_denied_total",
+                "Requests that the gateway refused, by phase",
+                &["cluster", "phase", "code"],
+            )?,
+            streams_open: gauge(
+                &registry,
+                "decklog_streams_open",
+                "Watches and followed logs that are open",
+            )?,
+            sessions_open: gauge(&registry, "decklog_sessions_open", "Sessions that are open")?,
+            connections_open: gauges(
+                &registry,
+                "decklog_connections_open",
+                "Connections by role",
+                &["role"],
+            )?,
+            upstream_failures: counter(
+                &registry,
+                "decklog_upstream_failures_total",
+                "Requests that got no response from the API server",
+                &["cluster"],
+            )?,
+            upstream_up: gauges(
+                &registry,
+                "decklog_upstream_up",
+                "Whether the API server was reachable when it was last checked",
+                &["cluster"],
+            )?,
+            record_bytes: counter(
+                &registry,
+                "decklog_record_bytes_total",
+                "Body bytes by direction: passed, and stored after redaction",
+                &["direction", "what"],
+            )?,
+            store: float_gauges(
+                &registry,
+                "decklog_store_state",
+                "The store: writable (0 or 1), failures, written_bytes, records, writes, queue_bytes, \
+                 segment_bytes, free_bytes",
+                &["what"],
+            )?,
+            accounts: counter(
+                &registry,
+                "decklog_witness_accounts_total",
+                "Accounts by state, of exchanges and of connections",
+                &["of", "state"],
+            )?,
+            unaccounted_bytes: counter(
+                &registry,
+                "decklog_witness_unaccounted_bytes_total",
+                "Bytes of gaps found when connections closed",
+                &["role"],
+            )?,
+            witness: float_gauges(
+                &registry,
+                "decklog_witness_state",
+                "The witness: tier (1 to 5, 0 off), self_test (0 or 1), events, lost",
+                &["what"],
+            )?,
+            identity: float_gauges(
+                &registry,
+                "decklog_identity_state",
+                "Token verification: cache_hits, cache_misses, cache_entries, key_fetches, key_failures, keys",
+                &["what"],
+            )?,
+            registry,
+        })
+    }
+
+    /// A phase took `time`.
+    pub fn phase(&self, cluster: &str, phase: &str, time: Duration) {
+        self.request_duration
+            .with_label_values(&[phase, cluster, "", ""])
+            .observe(time.as_secs_f64());
+    }
+
+    /// An exchange is over.
+    pub fn settled(&self, cluster: &str, verb: &str, settled: &ExchangeSettled, live: bool) {
+        let (verb, code) = (known_verb(verb), class(settled.status));
+        let timing = settled.timing_us;
+        if !live {
+            for (phase, us) in [("upstream", timing.upstream), ("total", timing.total)] {
+                self.request_duration
+                    .with_label_values(&[phase, cluster, verb, code])
+                    .observe(seconds(us));
+            }
+            self.added_latency
+                .with_label_values(&[cluster, verb])
+                .observe(seconds(timing.total.saturating_sub(timing.upstream)));
+        }
+        self.exchanges.with_label_values(&[cluster, verb, code, settled.effect.as_str()]).inc();
+        self.accounts.with_label_values(&["exchange", settled.account.state.as_str()]).inc();
+        for (direction, body) in [("request", &settled.request), ("response", &settled.response)] {
+            self.record_bytes.with_label_values(&[direction, "passed"]).inc_by(body.bytes);
+            self.record_bytes.with_label_values(&[direction, "stored"]).inc_by(body.stored_bytes);
+        }
+    }
+
+    /// The gateway refused a request.
+    pub fn refused(&self, cluster: &str, phase: &str, status: u16) {
+        self.denied.with_label_values(&[cluster, phase, class(status)]).inc();
+    }
+
+    /// The API server of `cluster` gave no response.
+    pub fn upstream_failed(&self, cluster: &str) {
+        self.upstream_failures.with_label_values(&[cluster]).inc();
+    }
+
+    /// Whether the API server of `cluster` is reachable.
+    pub fn upstream_up(&self, cluster: &str, up: bool) {
+        self.upstream_up.with_label_values(&[cluster]).set(i64::from(up));
+    }
+
+    /// An exchange began; `live` if it is a watch or a followed log.
+    pub fn stream_opened(&self, live: bool) {
+        self.streams_open.add(i64::from(live));
+    }
+
+    /// The counterpart of [`Self::stream_opened`].
+    pub fn stream_closed(&self, live: bool) {
+        self.streams_open.sub(i64::from(live));
+    }
+
+    /// A connection was made.
+    pub fn connection_opened(&self, role: &str) {
+        self.connections_open.with_label_values(&[role]).inc();
+    }
+
+    /// A connection was closed, with its final account.
+    pub fn connection_closed(&self, closed: &ConnectionClosed) {
+        self.connections_open.with_label_values(&[&closed.role]).dec();
+        self.accounts.with_label_values(&["connection", closed.account.state.as_str()]).inc();
+        if closed.account.state == AccountState::Gap {
+            self.unaccounted_bytes
+                .with_label_values(&[&closed.role])
+                .inc_by(closed.account.gap_bytes);
+        }
+    }
+
+    /// Sets what others count.
+    pub fn set_sessions(&self, open: usize) {
+        self.sessions_open.set(i64::try_from(open).unwrap_or(i64::MAX));
+    }
+
+    /// Sets what the store counts.
+    pub fn set_store(&self, health: &StoreHealth) {
+        for (what, value) in [
+            ("writable", u64::from(health.writable)),
+            ("failures", health.epoch),
+            ("written_bytes", health.written_bytes),
+            ("records", health.records),
+            ("writes", health.writes),
+            ("queue_bytes", health.queue_bytes as u64),
+            ("segment_bytes", health.segment_bytes),
+            ("free_bytes", health.free_disk_bytes.unwrap_or_default()),
+        ] {
+            self.store.with_label_values(&[what]).set(number(value));
+        }
+    }
+
+    /// Sets what the witness counts.
+    pub fn set_witness(&self, stats: &WitnessStats) {
+        for (what, value) in stats.gauges() {
+            self.witness.with_label_values(&[what]).set(value);
+        }
+    }
+
+    /// Sets what token verification counts.
+    pub fn set_identity(&self, stats: &identify::Stats) {
+        let sum = |of: fn(&identify::IssuerStats) -> u64| stats.issuers.iter().map(of).sum::<u64>();
+        for (what, value) in [
+            ("cache_hits", stats.cache_hits),
+            ("cache_misses", stats.cache_misses),
+            ("cache_entries", stats.cache_entries),
+            ("key_fetches", sum(|issuer| issuer.fetches)),
+            ("key_failures", sum(|issuer| issuer.failures)),
+            ("keys", sum(|issuer| issuer.keys)),
+        ] {
+            self.identity.with_label_values(&[what]).set(number(value));
+        }
+    }
+
+    /// The Prometheus text format.
+    #[must_use]
+    pub fn text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics not encoded");
+        }
+        text
+    }
+}
+
+/// The verbs that have a label of their own; clients choose methods freely.
+fn known_verb(verb: &str) -> &'static str {
+    const VERBS: [&str; 11] = [
+        "get",
+        "list",
+        "watch",
+        "create",
+        "update",
+        "patch",
+        "delete",
+        "deletecollection",
+        "proxy",
+        "post",
+        "put",
+    ];
+    VERBS.iter().find(|known| **known == verb).copied().unwrap_or("other")
+}
+
+/// Counts lose no precision below 2^53.
+#[expect(clippy::cast_precision_loss, reason = "see above")]
+fn number(count: u64) -> f64 {
+    count as f64
+}
+
+const fn class(status: u16) -> &'static str {
+    match status / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        5 => "5xx",
+        _ => "none",
+    }
+}
+
+fn seconds(us: u64) -> f64 {
+    Duration::from_micros(us).as_secs_f64()
+}
+
+fn histogram(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<HistogramVec, prometheus::Error> {
+    let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+    let metric = HistogramVec::new(options, labels)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn counter(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
+    let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    let metric = IntGauge::new(name, help)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn gauges(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntGaugeVec, prometheus::Error> {
+    let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn float_gauges(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<GaugeVec, prometheus::Error> {
+    let metric = GaugeVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}

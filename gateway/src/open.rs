@@ -1,0 +1,162 @@
+//! Phase open: the intent, the verdict and (for changes) the body are on record before the API server
+//! can act on them. If they cannot be recorded, nothing is forwarded.
+
+use std::{sync::Arc, time::Instant};
+
+use http::{HeaderMap, Method, Request};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use recorder_user::{
+    effect::Observer,
+    model::{Direction, Level, Obligations, Record, RequestEnded},
+    redact::BodyPlan,
+    store::Need,
+};
+
+use crate::{
+    attribute,
+    connection::Connection,
+    exchange::{Authorized, Draft},
+    gateway::{Cluster, Gateway},
+    identify::Identity,
+    refuse::Refused,
+    settle::{Exchange, Start},
+    tap::{Recording, RequestBody, RequestTap, Shared, micros},
+};
+
+/// A request whose intent is on record (or will be before its last byte goes).
+pub struct Opened {
+    /// Its way to the record.
+    pub exchange: Box<Exchange>,
+    /// Who asks.
+    pub identity: Arc<Identity>,
+    /// Whom the API server is told: the principal, or whom policy lets it act as.
+    pub acting: Arc<recorder_user::model::Principal>,
+    /// Where it goes.
+    pub cluster: Arc<Cluster>,
+    /// The method.
+    pub method: Method,
+    /// Path and query for the API server.
+    pub target: String,
+    /// The client's headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: RequestBody,
+    /// What the verdict adds.
+    pub obligations: Obligations,
+    /// What is asked.
+    pub info: Arc<recorder_user::model::RequestInfo>,
+    /// The task label.
+    pub task: Option<String>,
+    /// The client.
+    pub peer: std::net::IpAddr,
+    /// The exchange's id.
+    pub id: recorder_user::model::ExchangeId,
+    /// When the head was received.
+    pub received: Instant,
+}
+
+/// Records the intent.
+///
+/// # Errors
+/// When it cannot be recorded.
+pub async fn open(
+    gateway: &Arc<Gateway>,
+    client: &Arc<Connection>,
+    request: Request<Incoming>,
+    mut draft: Draft,
+    authorized: Authorized,
+) -> Result<Opened, Refused> {
+    let (parts, incoming) = request.into_parts();
+    let Authorized { identity, cluster, target, info, session, task } = authorized;
+    let (id, received) = (draft.id, draft.received);
+    let need = if attribute::may_change(&info, false) { Need::Durable } else { Need::Written };
+    let verdict = draft.opened.verdict.as_ref();
+    let obligations = verdict.map(|verdict| verdict.obligations.clone()).unwrap_or_default();
+    let acting = draft.opened.acting_as.clone().unwrap_or_else(|| Arc::clone(&identity.principal));
+    let head = draft.opened.head.clone().unwrap_or_default();
+    if obligations.level == Level::None {
+        draft.opened.head = None;
+    }
+    let observer = Observer::new(&info, &head);
+
+    let has_body = !incoming.is_end_stream();
+    let recording = if has_body {
+        let plan = BodyPlan::request(&info, &head, &obligations);
+        Recording::new(id, Direction::Request, received, plan, &gateway.redact_key)
+    } else {
+        Recording::empty(id, Direction::Request, received)
+    };
+    let shared = Shared::new(recording, observer);
+    let intent = Record::ExchangeOpened(Box::new(draft.opened));
+    let (since, epoch) = (Instant::now(), gateway.recorder.epoch());
+    let appended = if has_body {
+        // The body's end waits for all of it; here it is enough to know that the store takes records.
+        gateway
+            .recorder
+            .append(intent, if attribute::may_change(&info, false) { Need::Queued } else { need })
+            .await
+    } else {
+        let at_us = micros(received.elapsed());
+        let body = crate::tap::lock(&shared).request.finish(true, &mut Vec::new());
+        let ended = Record::RequestEnded(RequestEnded { exchange: id, at_us, body });
+        gateway.recorder.append_all(vec![intent, ended], need).await
+    };
+    let recorded = match appended {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::error!(exchange = %id, %error, "intent not recorded");
+            let reads = matches!(info.verb.as_str(), "get" | "list" | "watch");
+            if !(obligations.unrecorded && reads && info.resource != "secrets" && !has_body) {
+                return Err(Refused::recorder_failed());
+            }
+            false
+        }
+    };
+    draft.timing.open = micros(since.elapsed());
+    gateway.metrics.phase(&cluster.name, "open", since.elapsed());
+
+    let body = if has_body {
+        RequestBody::Tapped(Box::new(RequestTap::new(
+            incoming,
+            id,
+            received,
+            Arc::clone(&shared),
+            gateway.recorder.clone(),
+            epoch,
+            need,
+        )))
+    } else {
+        RequestBody::Own(None)
+    };
+    let live = attribute::is_long_running(&info, parts.uri.query());
+    let exchange = Exchange::start(Start {
+        gateway: Arc::clone(gateway),
+        id,
+        session,
+        info: Arc::clone(&info),
+        client: Arc::clone(client),
+        shared,
+        received,
+        timing: draft.timing,
+        live,
+        epoch,
+        recorded,
+    });
+    Ok(Opened {
+        exchange,
+        identity,
+        acting,
+        cluster,
+        method: parts.method,
+        target,
+        headers: parts.headers,
+        body,
+        obligations,
+        info,
+        task,
+        peer: client.peer().ip(),
+        id,
+        received,
+    })
+}

@@ -1,0 +1,251 @@
+//! `gateway serve`: starts the parts in order, and stops them in the reverse one.
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use anyhow::Context as _;
+use recorder_user::{
+    model::{GatewayStarted, GatewayStopped, Record, Timestamp},
+    store::{Need, Recorder, Recovered, Store, StoreOptions},
+    witness::{Mode, Witness, WitnessOptions},
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    accept,
+    bounds::DRAIN_TIMEOUT,
+    config::{Config, WitnessMode},
+    gateway::{Cluster, Gateway, Wiring},
+    health,
+    identify::Identifier,
+    metrics::Metrics,
+    policy::{PolicySource, PolicyStore},
+    redact_key,
+    refusals::Refusals,
+    sessions::Sessions,
+    unrecorded::Unrecorded,
+    upstream::Upstream,
+};
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When something cannot start, with what to do.
+pub async fn serve(path: &Path) -> anyhow::Result<()> {
+    let config = Config::load(path)?;
+    let witness = start_witness(config.witness)?;
+    let (store, recovered) = open_store(&config)?;
+    let started = start(&config, &store, recovered, witness).await;
+    let result = match started {
+        Ok(running) => running.until_signal().await,
+        Err(error) => Err(error),
+    };
+    // The store is closed in order on every way out, so that nothing looks like a crash.
+    store.close().await.context("close the store")?;
+    result
+}
+
+fn start_witness(mode: WitnessMode) -> anyhow::Result<Witness> {
+    let mode = match mode {
+        WitnessMode::Auto => Mode::Auto,
+        WitnessMode::Ebpf => Mode::Ebpf,
+        WitnessMode::TcpInfo => Mode::TcpInfo,
+        WitnessMode::Off => Mode::Off,
+    };
+    let witness = Witness::start(mode, &WitnessOptions::default()).context("start the witness")?;
+    let capability = witness.capability();
+    tracing::info!(
+        tier = ?capability.tier,
+        kernel = capability.kernel,
+        self_test = capability.self_test,
+        reason = capability.reason,
+        "witness started"
+    );
+    Ok(witness)
+}
+
+fn open_store(config: &Config) -> anyhow::Result<(Store, Recovered)> {
+    let options = StoreOptions {
+        directory: config.store.directory.clone(),
+        segment_bytes_max: config.store.segment_bytes_max,
+        queue_bytes_max: config.store.queue_bytes_max,
+        sync_interval: config.store.sync_interval,
+    };
+    let (store, recovered) = Store::open(options, Arc::new(Timestamp::now))
+        .with_context(|| format!("open the store {}", config.store.directory.display()))?;
+    tracing::info!(
+        directory = %config.store.directory.display(),
+        gateway = %store.gateway_id(),
+        clean = recovered.clean,
+        torn_bytes = recovered.torn_bytes,
+        open_sessions = recovered.open_sessions.len(),
+        index_rebuilt = recovered.index_rebuilt,
+        "store opened"
+    );
+    Ok((store, recovered))
+}
+
+/// A gateway that serves, and what its stop needs.
+struct Running {
+    gateway: Arc<Gateway>,
+    gateway_id: recorder_user::model::GatewayId,
+    recorder: Recorder,
+    health_stop: CancellationToken,
+}
+
+async fn start(
+    config: &Config,
+    store: &Store,
+    recovered: Recovered,
+    witness: Witness,
+) -> anyhow::Result<Running> {
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let recorder = store.recorder();
+    let metrics = Arc::new(Metrics::new()?);
+    let wiring = wiring(&witness, &recorder, &metrics, &tasks);
+
+    let certificate = accept::Certificate::load(&config.tls)?;
+    let redact_key = redact_key::load_or_create(&config.store.directory)?;
+    let source = PolicySource {
+        access: config.policy.access.clone(),
+        recording: config.policy.recording.clone(),
+    };
+    let policies = PolicyStore::open(source).context("load the policies")?;
+    let mut clusters = HashMap::new();
+    for cluster in &config.clusters {
+        let upstream = Upstream::new(cluster, &wiring)
+            .with_context(|| format!("set up cluster {:?}", cluster.name))?;
+        let name = cluster.name.clone();
+        clusters.insert(name.clone(), Arc::new(Cluster { name, upstream }));
+    }
+    let default = config.clusters.iter().find(|cluster| cluster.default);
+    let default_cluster = default.and_then(|cluster| clusters.get(&cluster.name)).cloned();
+
+    let listener = listen(config.listen).await?;
+    let health_listener = match &config.health {
+        Some(health) => Some(listen(health.listen).await?),
+        None => None,
+    };
+    let policy_set = policies.current().hash().to_owned();
+    let mut names: Vec<_> = clusters.keys().cloned().collect();
+    names.sort_unstable();
+    let started = GatewayStarted {
+        gateway: store.gateway_id(),
+        time: Timestamp::now(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        witness: witness.capability().clone(),
+        clusters: names,
+        policy_set: policy_set.clone(),
+    };
+    recorder
+        .append(Record::GatewayStarted(started), Need::Durable)
+        .await
+        .context("record the start")?;
+
+    let identifier = Identifier::start(&config.authentication, &tasks, &stop);
+    let sessions =
+        Arc::new(Sessions::resume(recovered.open_sessions, config.sessions.idle, recorder.clone()));
+    let gateway = Arc::new(Gateway {
+        id: store.gateway_id().to_string(),
+        clusters,
+        default_cluster,
+        identifier,
+        policies: Arc::new(policies),
+        recorder: recorder.clone(),
+        witness,
+        sessions,
+        redact_key,
+        metrics,
+        refusals: Refusals::default(),
+        unrecorded: Arc::new(Unrecorded::default()),
+        tasks: tasks.clone(),
+        stop: stop.clone(),
+    });
+    spawn_background(&gateway, &certificate);
+    let health_stop = CancellationToken::new();
+    if let Some(listener) = health_listener {
+        tasks.spawn(health::serve(Arc::clone(&gateway), listener, health_stop.clone()));
+    }
+    tasks.spawn(accept::serve(Arc::clone(&gateway), wiring, listener, certificate));
+    tracing::info!(listen = %config.listen, policy_set, "serving");
+    Ok(Running { gateway, gateway_id: store.gateway_id(), recorder, health_stop })
+}
+
+fn wiring(
+    witness: &Witness,
+    recorder: &Recorder,
+    metrics: &Arc<Metrics>,
+    tasks: &TaskTracker,
+) -> Wiring {
+    let (closing, opening) = (Arc::clone(metrics), Arc::clone(metrics));
+    Wiring {
+        witness: witness.clone(),
+        recorder: recorder.clone(),
+        on_close: Arc::new(move |closed| closing.connection_closed(closed)),
+        on_open: Arc::new(move |role| opening.connection_opened(role)),
+        tasks: tasks.clone(),
+    }
+}
+
+async fn listen(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("listen on {address}: is another gateway running, or is the port not allowed?")
+    })
+}
+
+fn spawn_background(gateway: &Arc<Gateway>, certificate: &Arc<accept::Certificate>) {
+    let (tasks, stop) = (&gateway.tasks, &gateway.stop);
+    let sessions = Arc::clone(&gateway.sessions);
+    let sweeping = stop.clone();
+    tasks.spawn(async move { sessions.sweep(sweeping).await });
+    tasks.spawn(Arc::clone(certificate).follow(stop.clone()));
+    let policies = Arc::clone(&gateway.policies);
+    let following = stop.clone();
+    tasks.spawn(async move { policies.watch(following).await });
+    let (unrecorded, recorder) = (Arc::clone(&gateway.unrecorded), gateway.recorder.clone());
+    let reporting = stop.clone();
+    tasks.spawn(async move { unrecorded.report(recorder, reporting).await });
+    let pruned = Arc::clone(gateway);
+    tasks.spawn(async move {
+        let mut tick = tokio::time::interval(std::time::Duration::from_secs(60));
+        loop {
+            tokio::select! {
+                // cancel-safe: both only wait.
+                () = pruned.stop.cancelled() => return,
+                _ = tick.tick() => pruned.refusals.prune(),
+            }
+        }
+    });
+}
+
+impl Running {
+    async fn until_signal(self) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).context("wait for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("wait for SIGINT")?;
+        tokio::select! {
+            // cancel-safe: signals are kept until they are received.
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        self.stop().await
+    }
+
+    /// Stops accepting, lets requests finish, ends live streams with a written reason, and seals.
+    async fn stop(self) -> anyhow::Result<()> {
+        tracing::info!("stopping");
+        self.gateway.stop.cancel();
+        self.health_stop.cancel();
+        self.gateway.tasks.close();
+        if tokio::time::timeout(DRAIN_TIMEOUT, self.gateway.tasks.wait()).await.is_err() {
+            tracing::warn!(open = self.gateway.tasks.len(), "requests cut: they took too long");
+        }
+        let stopped = GatewayStopped { gateway: self.gateway_id, time: Timestamp::now() };
+        self.recorder
+            .append(Record::GatewayStopped(stopped), Need::Durable)
+            .await
+            .context("record the stop")
+    }
+}

@@ -1,0 +1,221 @@
+//! The sessions that are open: which exchange belongs to which, and when one ends.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use recorder_user::{
+    model::{
+        IncompleteReason, Principal, Record, SessionChanged, SessionId, SessionKey, SessionOpened,
+        SessionState, Timestamp,
+    },
+    store::{AppendError, Recorder, SessionView},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{bounds::SESSIONS_MAX, refuse::Refused};
+
+/// One open session.
+pub struct Session {
+    id: SessionId,
+    key: SessionKey,
+    last: AtomicI64,
+    live: AtomicU64,
+    incomplete: AtomicBool,
+}
+
+impl Session {
+    /// The session's id.
+    #[must_use]
+    pub const fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// What groups its exchanges.
+    #[must_use]
+    pub const fn key(&self) -> &SessionKey {
+        &self.key
+    }
+}
+
+/// A use of a session by one exchange: while it is held the session is not idle.
+pub struct SessionUse(Arc<Session>);
+
+impl std::ops::Deref for SessionUse {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.0
+    }
+}
+
+impl Drop for SessionUse {
+    fn drop(&mut self) {
+        self.0.last.fetch_max(Timestamp::now().as_micros(), Ordering::Relaxed);
+        self.0.live.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// Why a session could not be joined.
+pub enum JoinError {
+    /// Too many sessions are open.
+    Full,
+    /// The recorder cannot write.
+    Recorder(AppendError),
+}
+
+impl From<JoinError> for Refused {
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::Full => Self::new(
+                "attribute",
+                429,
+                "TooManyRequests",
+                "too many sessions are open at this gateway: try again later",
+            ),
+            JoinError::Recorder(error) => {
+                tracing::error!(%error, "session not opened");
+                Self::recorder_failed()
+            }
+        }
+    }
+}
+
+/// All open sessions of this gateway.
+pub struct Sessions {
+    open: Mutex<HashMap<SessionKey, Arc<Session>>>,
+    idle: Duration,
+    recorder: Recorder,
+}
+
+impl Sessions {
+    /// Goes on with the sessions that an orderly stop left open.
+    #[must_use]
+    pub fn resume(views: Vec<SessionView>, idle: Duration, recorder: Recorder) -> Self {
+        let open = views.into_iter().map(|view| {
+            let session = Session {
+                id: view.session,
+                key: view.key(),
+                last: AtomicI64::new(view.last_activity.as_micros()),
+                live: AtomicU64::new(0),
+                incomplete: AtomicBool::new(view.reason.is_some()),
+            };
+            (session.key.clone(), Arc::new(session))
+        });
+        Self { open: Mutex::new(open.collect()), idle, recorder }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<SessionKey, Arc<Session>>> {
+        self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// How many are open.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.open().len()
+    }
+
+    /// The session of `principal` on `cluster` for `task`; a new one is recorded before anything of it.
+    pub fn join(
+        &self,
+        principal: &Principal,
+        cluster: &str,
+        task: Option<&str>,
+        time: Timestamp,
+    ) -> Result<SessionUse, JoinError> {
+        let key = SessionKey {
+            issuer: principal.issuer.clone(),
+            subject: principal.subject.clone(),
+            cluster: cluster.to_owned(),
+            task: task.map(str::to_owned),
+        };
+        let mut open = self.open();
+        if let Some(session) = open.get(&key) {
+            if !self.is_idle(session, time) {
+                session.live.fetch_add(1, Ordering::Acquire);
+                session.last.fetch_max(time.as_micros(), Ordering::Relaxed);
+                return Ok(SessionUse(Arc::clone(session)));
+            }
+            self.end(session);
+            open.remove(&key);
+        }
+        if open.len() >= SESSIONS_MAX {
+            return Err(JoinError::Full);
+        }
+        let session = Arc::new(Session {
+            id: SessionId::new(),
+            key: key.clone(),
+            last: AtomicI64::new(time.as_micros()),
+            live: AtomicU64::new(1),
+            incomplete: AtomicBool::new(false),
+        });
+        // Queued under the lock: no exchange of the session can be queued before it.
+        let record = SessionOpened {
+            session: session.id,
+            time,
+            key: key.clone(),
+            principal: principal.clone(),
+        };
+        self.recorder.try_append(Record::SessionOpened(record)).map_err(JoinError::Recorder)?;
+        open.insert(key, Arc::clone(&session));
+        tracing::info!(session = %session.id, username = principal.username, cluster, task, "session opened");
+        Ok(SessionUse(session))
+    }
+
+    /// A live stream of the session was cut by anything but its two ends. The first reason stays.
+    pub fn cut(&self, session: &Session, reason: IncompleteReason) {
+        if session.incomplete.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.change(session, SessionState::Incomplete(reason), None);
+        tracing::warn!(session = %session.id, reason = reason.as_str(), "session incomplete");
+    }
+
+    /// Ends sessions without activity until `stop`.
+    pub async fn sweep(&self, stop: CancellationToken) {
+        let period = (self.idle / 4).clamp(Duration::from_millis(50), Duration::from_secs(5));
+        let mut tick = tokio::time::interval(period);
+        loop {
+            tokio::select! {
+                // cancel-safe: both only wait.
+                () = stop.cancelled() => return,
+                _ = tick.tick() => self.sweep_once(Timestamp::now()),
+            }
+        }
+    }
+
+    fn sweep_once(&self, now: Timestamp) {
+        self.open().retain(|_, session| {
+            let idle = self.is_idle(session, now);
+            if idle {
+                self.end(session);
+            }
+            !idle
+        });
+    }
+
+    fn is_idle(&self, session: &Session, now: Timestamp) -> bool {
+        let last = Timestamp::from_micros(session.last.load(Ordering::Relaxed));
+        let idle_us = i64::try_from(self.idle.as_micros()).unwrap_or(i64::MAX);
+        session.live.load(Ordering::Acquire) == 0 && now.micros_since(last) > idle_us
+    }
+
+    fn end(&self, session: &Session) {
+        let last = Timestamp::from_micros(session.last.load(Ordering::Relaxed));
+        self.change(session, SessionState::Ended, Some(last));
+        tracing::info!(session = %session.id, "session ended");
+    }
+
+    fn change(&self, session: &Session, state: SessionState, ended: Option<Timestamp>) {
+        let record = SessionChanged { session: session.id, time: Timestamp::now(), state, ended };
+        if let Err(error) = self.recorder.try_append(Record::SessionChanged(record)) {
+            // At the next start the session is found open and sealed as lost: nothing is hidden.
+            tracing::error!(session = %session.id, %error, "session change not recorded");
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The end of an exchange: outcome, effect, account and metrics, exactly once on every way out.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use recorder_user::{
+    model::{
+        BodyFacts, Effect, Ending, ExchangeId, ExchangeSettled, IncompleteReason, Record,
+        RequestInfo, ResponseHead, ResponseStarted, Timestamp, Timing,
+    },
+    store::{Ack, Need},
+    witness,
+};
+
+use crate::{
+    attribute,
+    bounds::OBJECTS_MAX,
+    connection::Connection,
+    gateway::Gateway,
+    sessions::SessionUse,
+    tap::{RequestCut, Shared, lock, micros},
+    upstream::Lease,
+};
+
+/// What became of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// It did not leave the gateway.
+    Kept,
+    /// Its bytes went upstream; there is no response.
+    Forwarded,
+    /// The API server's response head arrived.
+    Answered,
+}
+
+/// One exchange, from the record of its intent to its outcome. Dropping it settles it as left by the
+/// client, so that no way out is without a record.
+pub struct Exchange {
+    gateway: Arc<Gateway>,
+    id: ExchangeId,
+    session: SessionUse,
+    info: Arc<RequestInfo>,
+    client: Arc<Connection>,
+    upstream: Option<Lease>,
+    shared: Arc<Mutex<Shared>>,
+    received: Instant,
+    forwarded: Option<Instant>,
+    timing: Timing,
+    status: u16,
+    audit_id: Option<String>,
+    live: bool,
+    recorded: bool,
+    /// Records that wait for company: one wake-up of the writer serves them all.
+    pending: Vec<Record>,
+    progress: Progress,
+    settled: bool,
+    /// The store's failures before the intent was recorded.
+    epoch: u64,
+}
+
+/// What an exchange starts from.
+pub struct Start {
+    /// The gateway that carries it.
+    pub gateway: Arc<Gateway>,
+    /// Its id.
+    pub id: ExchangeId,
+    /// Its session.
+    pub session: SessionUse,
+    /// What is asked.
+    pub info: Arc<RequestInfo>,
+    /// The client's connection.
+    pub client: Arc<Connection>,
+    /// What the taps share.
+    pub shared: Arc<Mutex<Shared>>,
+    /// When its head was received.
+    pub received: Instant,
+    /// Timings of the phases before.
+    pub timing: Timing,
+    /// Whether it is a watch or a followed log.
+    pub live: bool,
+    /// The store's failures before the intent was recorded.
+    pub epoch: u64,
+    /// False for a read that policy lets pass although the store does not work.
+    pub recorded: bool,
+}
+
+impl Exchange {
+    /// The intent is on record.
+    #[must_use]
+    pub fn start(start: Start) -> Box<Self> {
+        start.gateway.metrics.stream_opened(start.live);
+        Box::new(Self {
+            gateway: start.gateway,
+            id: start.id,
+            session: start.session,
+            info: start.info,
+            client: start.client,
+            upstream: None,
+            shared: start.shared,
+            received: start.received,
+            forwarded: None,
+            timing: start.timing,
+            status: 0,
+            audit_id: None,
+            live: start.live,
+            recorded: start.recorded,
+            pending: Vec::new(),
+            progress: Progress::Kept,
+            settled: false,
+            epoch: start.epoch,
+        })
+    }
+
+    /// What the taps work on.
+    #[must_use]
+    pub fn shared(&self) -> &Mutex<Shared> {
+        &self.shared
+    }
+
+    /// Whether records of it are kept.
+    #[must_use]
+    pub const fn recorded(&self) -> bool {
+        self.recorded
+    }
+
+    /// Whether it is a watch or a followed log.
+    #[must_use]
+    pub const fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// Records that were not queued yet.
+    #[must_use]
+    pub fn take_pending(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.pending)
+    }
+
+    /// Records that go with the outcome.
+    pub fn put_pending(&mut self, records: Vec<Record>) {
+        self.pending = records;
+    }
+
+    /// Its session.
+    #[must_use]
+    pub const fn session(&self) -> &SessionUse {
+        &self.session
+    }
+
+    /// Bytes may be on their way upstream from now on.
+    pub fn forwarding(&mut self) {
+        self.forwarded = Some(Instant::now());
+        self.progress = Progress::Forwarded;
+    }
+
+    /// The gateway answers itself after all.
+    pub const fn answered_by_gateway(&mut self, status: u16, sent: bool) {
+        self.status = status;
+        if !sent {
+            self.progress = Progress::Kept;
+        }
+    }
+
+    /// The response head arrived over `lease`.
+    pub fn answered(&mut self, lease: Lease, head: ResponseHead) {
+        self.upstream = Some(lease);
+        self.progress = Progress::Answered;
+        self.status = head.status;
+        self.audit_id = head.header("audit-id").map(str::to_owned);
+        lock(&self.shared).observe(|observer| observer.response_started(&head));
+        let at_us = micros(self.received.elapsed());
+        let started = ResponseStarted { exchange: self.id, at_us, head };
+        self.pending.push(Record::ResponseStarted(started));
+    }
+
+    /// Queues the outcome, and tells when it is written.
+    #[must_use]
+    pub fn settle(mut self: Box<Self>, ending: Ending) -> Ack {
+        self.end(ending)
+    }
+
+    fn end(&mut self, ending: Ending) -> Ack {
+        self.settled = true;
+        // What was only queued may be lost with a failure of the store, also if it works again.
+        let lost = self.recorded && self.gateway.recorder.epoch() != self.epoch;
+        let ending = if lost { Ending::RecorderFailed } else { ending };
+        let mut records = self.take_pending();
+        let settled = self.outcome(ending, &mut records);
+        self.account(&settled);
+        self.cut_session(ending);
+        if !self.recorded {
+            self.gateway.unrecorded.passed(settled.time);
+            return Ack::done();
+        }
+        records.push(Record::ExchangeSettled(Box::new(settled)));
+        self.gateway.recorder.enqueue(records, Need::Written)
+    }
+
+    fn outcome(&mut self, ending: Ending, records: &mut Vec<Record>) -> ExchangeSettled {
+        let finished = ending == Ending::Finished;
+        let mut shared = lock(&self.shared);
+        let request = shared.request.finish(false, records);
+        let response = match &mut shared.response {
+            Some(recording) => recording.finish(finished, records),
+            None => BodyFacts { ended: finished, ..BodyFacts::default() },
+        };
+        let open_late = std::mem::take(&mut shared.open_us);
+        let observed = shared.finish_observer();
+        drop(shared);
+        self.timing.total = micros(self.received.elapsed());
+        self.timing.open += open_late;
+        if let Some(forwarded) = self.forwarded {
+            // The wait for the body's record fell into the time that the request was on its way.
+            self.timing.upstream = micros(forwarded.elapsed()).saturating_sub(open_late);
+        }
+        let (effect, mut objects, object_count) = match self.progress {
+            Progress::Kept => (Effect::Nothing, Vec::new(), 0),
+            Progress::Forwarded if attribute::may_change(&self.info, false) => {
+                (Effect::Unknown, Vec::new(), 0)
+            }
+            Progress::Forwarded => (Effect::Nothing, Vec::new(), 0),
+            Progress::Answered => (observed.effect, observed.objects, observed.count),
+        };
+        objects.truncate(OBJECTS_MAX);
+        let client = self.client.evidence();
+        let upstream = self.upstream.as_ref().map(|lease| lease.connection().evidence());
+        let account = witness::account_exchange(
+            Some(&client),
+            upstream.as_ref(),
+            [&request, &response],
+            self.gateway.witness.capability(),
+        );
+        ExchangeSettled {
+            exchange: self.id,
+            session: Some(self.session.id()),
+            time: Timestamp::now(),
+            status: self.status,
+            ending,
+            effect,
+            objects,
+            object_count,
+            audit_id: self.audit_id.take(),
+            request,
+            response,
+            timing_us: self.timing,
+            account,
+            unrecorded: !self.recorded,
+        }
+    }
+
+    /// The last phase: metrics.
+    fn account(&self, settled: &ExchangeSettled) {
+        let cluster = &self.session.key().cluster;
+        self.gateway.metrics.settled(cluster, &self.info.verb, settled, self.live);
+    }
+
+    /// A live stream cut by anything but its two ends leaves the session incomplete.
+    fn cut_session(&self, ending: Ending) {
+        let reason = match ending {
+            Ending::Finished => return,
+            Ending::TokenExpired => IncompleteReason::TokenExpired,
+            Ending::ClientLost => IncompleteReason::ClientLost,
+            Ending::RecorderFailed => IncompleteReason::RecorderFailed,
+            Ending::GatewayStopped => IncompleteReason::GatewayLost,
+            Ending::UpstreamLost if self.progress == Progress::Answered => {
+                IncompleteReason::UpstreamLost
+            }
+            // No response had begun: the client got an error, nothing was cut.
+            Ending::UpstreamLost => return,
+        };
+        self.gateway.sessions.cut(&self.session, reason);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.settled {
+            let recorder_cut = lock(&self.shared).request_cut == Some(RequestCut::Recorder);
+            let ending = match self.progress {
+                // Only the client can end a watch or a followed log: that is no loss.
+                Progress::Answered if self.live => Ending::Finished,
+                _ if recorder_cut => Ending::RecorderFailed,
+                _ => Ending::ClientLost,
+            };
+            drop(self.end(ending));
+        }
+        self.gateway.metrics.stream_closed(self.live);
+    }
+}

@@ -1,0 +1,12 @@
+//! The taps: bytes flow on while the recorder gets its own reference to them. A tap waits only when the
+//! recorder is behind its bound; it never drops and never changes a byte.
+
+mod cut;
+mod recording;
+mod request;
+mod response;
+
+pub use cut::Cut;
+pub use recording::{Recording, RequestCut, Shared, lock, micros};
+pub use request::{RequestBody, RequestTap};
+pub use response::{Live, ResponseTap};

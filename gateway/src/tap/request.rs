@@ -1,0 +1,210 @@
+//! The request's body on its way to the API server. Its last byte goes only when the record of intent
+//! and body is as durable as the verb asks.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use recorder_user::{
+    model::{ExchangeId, Record, RequestEnded},
+    store::{AppendError, Need, Recorder},
+};
+
+use super::{RequestCut, Shared, lock, micros};
+use crate::body::BodyError;
+
+type Append = Pin<Box<dyn Future<Output = Result<(), AppendError>> + Send>>;
+
+/// A body that goes to the API server.
+pub enum RequestBody {
+    /// No bytes, or bytes that are on record already.
+    Own(Option<Bytes>),
+    /// The client's, through the tap.
+    Tapped(Box<RequestTap>),
+}
+
+/// Reads the client's body one frame ahead, so that the last is known before it is sent.
+pub struct RequestTap {
+    inner: Incoming,
+    exchange: ExchangeId,
+    received: Instant,
+    shared: Arc<Mutex<Shared>>,
+    recorder: Recorder,
+    /// The store's failures before the intent was queued.
+    epoch: u64,
+    /// How durable the record must be before the last byte goes.
+    need: Need,
+    held: Option<Bytes>,
+    state: State,
+}
+
+enum State {
+    Reading,
+    /// The recorder is behind its bound; afterwards this frame goes.
+    Waiting(Append, Option<Bytes>),
+    /// Everything is queued; the last frame goes when it is kept.
+    Ending(Append, Instant),
+    Done,
+}
+
+impl RequestTap {
+    /// Taps `inner`.
+    #[must_use]
+    pub fn new(
+        inner: Incoming,
+        exchange: ExchangeId,
+        received: Instant,
+        shared: Arc<Mutex<Shared>>,
+        recorder: Recorder,
+        epoch: u64,
+        need: Need,
+    ) -> Self {
+        Self {
+            inner,
+            exchange,
+            received,
+            shared,
+            recorder,
+            epoch,
+            need,
+            held: None,
+            state: State::Reading,
+        }
+    }
+
+    /// Records `data` and holds it back; the frame before it may go.
+    fn take(&mut self, data: Bytes) -> Option<Bytes> {
+        let mut records = Vec::with_capacity(1);
+        let mut shared = lock(&self.shared);
+        shared.request.push(&data, &mut records);
+        shared.observe(|observer| observer.request_chunk(&data));
+        shared.keep_for_replay(&data);
+        drop(shared);
+        let before = self.held.replace(data);
+        if let Some(append) = queue(&self.recorder, records) {
+            self.state = State::Waiting(append, before);
+            return None;
+        }
+        before
+    }
+
+    fn end(&mut self) {
+        let mut records = Vec::with_capacity(2);
+        let mut shared = lock(&self.shared);
+        let body = shared.request.finish(true, &mut records);
+        shared.complete_request();
+        drop(shared);
+        let at_us = micros(self.received.elapsed());
+        records.push(Record::RequestEnded(RequestEnded { exchange: self.exchange, at_us, body }));
+        let (recorder, need) = (self.recorder.clone(), self.need);
+        let append = Box::pin(async move { recorder.append_all(records, need).await });
+        self.state = State::Ending(append, Instant::now());
+    }
+
+    fn fail(&mut self, cut: RequestCut, error: BodyError) -> BodyError {
+        self.state = State::Done;
+        self.held = None;
+        lock(&self.shared).request_cut.get_or_insert(cut);
+        error
+    }
+
+    fn poll_tap(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        loop {
+            match &mut self.state {
+                State::Waiting(append, next) => {
+                    let kept = ready!(append.as_mut().poll(cx));
+                    let next = next.take();
+                    self.state = State::Reading;
+                    if let Err(error) = kept {
+                        let error = self.fail(RequestCut::Recorder, error.into());
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                    if let Some(next) = next {
+                        return Poll::Ready(Some(Ok(next)));
+                    }
+                }
+                State::Ending(append, since) => {
+                    let kept = ready!(append.as_mut().poll(cx));
+                    let waited_us = micros(since.elapsed());
+                    if let Err(error) = kept {
+                        let error = self.fail(RequestCut::Recorder, error.into());
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                    if self.recorder.epoch() != self.epoch {
+                        let lost = "the store failed meanwhile: the intent may be lost";
+                        let error = self.fail(RequestCut::Recorder, lost.into());
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                    lock(&self.shared).open_us += waited_us;
+                    self.state = State::Done;
+                    return Poll::Ready(self.held.take().map(Ok));
+                }
+                State::Done => return Poll::Ready(None),
+                State::Reading => match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+                    Some(Ok(frame)) => {
+                        // Trailers are not passed on: nothing of the Kubernetes API uses them, and
+                        // they could carry identity past the head's checks.
+                        let data = frame.into_data().ok().filter(|data| !data.is_empty());
+                        if let Some(before) = data.and_then(|data| self.take(data)) {
+                            return Poll::Ready(Some(Ok(before)));
+                        }
+                    }
+                    Some(Err(error)) => {
+                        let error = self.fail(RequestCut::Client, error.into());
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                    None => self.end(),
+                },
+            }
+        }
+    }
+}
+
+/// Queues without waiting where there is room; else gives the future that waits.
+pub(super) fn queue(recorder: &Recorder, records: Vec<Record>) -> Option<Append> {
+    if records.is_empty() {
+        return None;
+    }
+    let records = recorder.try_queue(records).err()?;
+    let recorder = recorder.clone();
+    Some(Box::pin(async move { recorder.append_all(records, Need::Queued).await }))
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Tapped(tap) => {
+                tap.poll_tap(cx).map(|next| next.map(|result| result.map(Frame::data)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(bytes) => bytes.is_none(),
+            Self::Tapped(tap) => matches!(tap.state, State::Done),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            // Only before the first frame: hyper asks once, to frame the request.
+            Self::Tapped(tap) => tap.inner.size_hint(),
+        }
+    }
+}

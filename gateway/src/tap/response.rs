@@ -1,0 +1,215 @@
+//! The response's body on its way to the client. Frames flow on at once; the response's end waits until
+//! the outcome is written.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use recorder_user::{
+    model::Ending,
+    store::{Ack, AppendError, Recorder},
+    wire,
+};
+
+use super::{Cut, lock, request::queue};
+use crate::{body::BodyError, settle::Exchange};
+
+type Append = Pin<Box<dyn Future<Output = Result<(), AppendError>> + Send>>;
+
+/// The API server's body, and the exchange that it ends.
+pub struct ResponseTap {
+    inner: Incoming,
+    recorder: Recorder,
+    /// Bytes until the declared end; none where the length was not declared.
+    left: Option<u64>,
+    /// What may end a live stream; none for ordinary calls.
+    live: Option<Live>,
+    exchange: Option<Box<Exchange>>,
+    state: State,
+}
+
+/// What a watch or a followed log needs besides its bytes.
+pub struct Live {
+    cut: Cut,
+    /// None for a framing that we do not know: then no event of ours can be added.
+    frames: Option<wire::watch::FrameTracker>,
+    content_type: Option<String>,
+}
+
+impl Live {
+    /// For a stream of this content type; `watch` where it is one, not a log.
+    #[must_use]
+    pub fn new(cut: Cut, watch: bool, content_type: Option<&str>) -> Self {
+        let framing = if watch { wire::watch::Framing::of(content_type) } else { None };
+        let frames = framing.map(wire::watch::FrameTracker::new);
+        Self { cut, frames, content_type: content_type.map(str::to_owned) }
+    }
+
+    fn at_boundary(&self) -> bool {
+        self.frames.as_ref().is_some_and(wire::watch::FrameTracker::at_boundary)
+    }
+}
+
+enum State {
+    Flowing,
+    /// The recorder is behind its bound; afterwards this frame goes.
+    Waiting(Append, Bytes),
+    /// The outcome is being written; afterwards these bytes, the last, go.
+    Settling(Ack, Option<Bytes>),
+    Done,
+}
+
+impl ResponseTap {
+    /// Taps `inner`, the response to `exchange`.
+    #[must_use]
+    pub fn new(
+        inner: Incoming,
+        recorder: Recorder,
+        live: Option<Live>,
+        mut exchange: Box<Exchange>,
+    ) -> Self {
+        let left = inner.size_hint().exact();
+        let mut state = State::Flowing;
+        if live.is_some() && exchange.recorded() {
+            // A watch may be silent for long: its head is recorded before the first event.
+            if let Some(append) = queue(&recorder, exchange.take_pending()) {
+                state = State::Waiting(append, Bytes::new());
+            }
+        }
+        Self { inner, recorder, left, live, exchange: Some(exchange), state }
+    }
+
+    /// Records a frame; gives it back if it may go at once.
+    fn pass(&mut self, data: Bytes) -> Option<Bytes> {
+        let Some(exchange) = &mut self.exchange else { return Some(data) };
+        let mut records = exchange.take_pending();
+        let mut shared = lock(exchange.shared());
+        shared.observe(|observer| observer.response_chunk(&data));
+        if let Some(recording) = &mut shared.response {
+            recording.push(&data, &mut records);
+        }
+        drop(shared);
+        if let Some(frames) = self.live.as_mut().and_then(|live| live.frames.as_mut()) {
+            frames.push(&data);
+        }
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(data.len() as u64);
+        }
+        if self.left == Some(0) || self.inner.is_end_stream() {
+            exchange.put_pending(records);
+            self.settle(Ending::Finished, Some(data));
+            return None;
+        }
+        if exchange.recorded()
+            && let Some(append) = queue(&self.recorder, records)
+        {
+            self.state = State::Waiting(append, data);
+            return None;
+        }
+        Some(data)
+    }
+
+    /// Writes the outcome, then sends `last` and ends.
+    fn settle(&mut self, ending: Ending, last: Option<Bytes>) {
+        self.state = match self.exchange.take().map(|exchange| exchange.settle(ending)) {
+            Some(ack) => State::Settling(ack, last),
+            None => State::Done,
+        };
+    }
+
+    /// Writes the outcome of a body that cannot go on; the client must see a cut, not an end.
+    fn abandon(&mut self, ending: Ending, error: BodyError) -> BodyError {
+        if let Some(exchange) = self.exchange.take() {
+            drop(exchange.settle(ending));
+        }
+        self.state = State::Done;
+        error
+    }
+
+    /// Ends a live stream in the middle, with a last event where the client can read one.
+    fn cut(&mut self, ending: Ending) {
+        let event = self.live.take().filter(|live| live.at_boundary()).map(|live| {
+            let (code, reason, message) = match ending {
+                Ending::TokenExpired => {
+                    (401, "Unauthorized", "the token expired: log in again and go on watching")
+                }
+                _ => (503, "ServiceUnavailable", "the gateway is stopping: connect again"),
+            };
+            wire::status::error_event(live.content_type.as_deref(), code, reason, message)
+        });
+        self.settle(ending, event);
+    }
+}
+
+impl http_body::Body for ResponseTap {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        loop {
+            match &mut this.state {
+                State::Waiting(append, data) => {
+                    let kept = ready!(append.as_mut().poll(cx));
+                    let data = std::mem::take(data);
+                    this.state = State::Flowing;
+                    if let Err(error) = kept {
+                        let error = this.abandon(Ending::RecorderFailed, error.into());
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                    if data.is_empty() {
+                        continue;
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                State::Settling(ack, last) => {
+                    let kept = ready!(Pin::new(ack).poll(cx));
+                    let last = last.take();
+                    this.state = State::Done;
+                    if let Err(error) = kept {
+                        return Poll::Ready(Some(Err(error.into())));
+                    }
+                    return Poll::Ready(last.map(|data| Ok(Frame::data(data))));
+                }
+                State::Done => return Poll::Ready(None),
+                State::Flowing => {}
+            }
+            if let Some(live) = &mut this.live
+                && let Poll::Ready(ending) = live.cut.poll(cx)
+            {
+                this.cut(ending);
+                continue;
+            }
+            match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                // The API server sends no trailers; one would come after our outcome.
+                Some(Ok(frame)) => {
+                    let data = frame.into_data().ok().filter(|data| !data.is_empty());
+                    if let Some(data) = data.and_then(|data| this.pass(data)) {
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                }
+                Some(Err(error)) => {
+                    let error = this.abandon(Ending::UpstreamLost, error.into());
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => this.settle(Ending::Finished, None),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}

@@ -1,0 +1,124 @@
+//! Connections to API servers: pools of HTTP/2 connections, ordinary and long-running calls apart, and
+//! HTTP/1.1 where the server offers nothing else. Shared between principals: identity is per request.
+
+mod dial;
+mod pool;
+
+use std::{fmt, sync::Arc};
+
+use http::{HeaderValue, Request, Response, Uri, uri};
+use hyper::body::Incoming;
+pub use pool::Lease;
+use pool::{Pool, Sent};
+
+use crate::{
+    config,
+    gateway::Wiring,
+    tap::RequestBody,
+    upstream::{dial::Dialer, pool::Shape},
+};
+
+/// How long a call is expected to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Ends by itself soon.
+    Ordinary,
+    /// A watch or a followed log.
+    LongRunning,
+}
+
+/// Why there is no response.
+#[derive(Debug)]
+pub enum SendError {
+    /// No connection could be made, or all are full: nothing was sent.
+    Unreachable(String),
+    /// The API server said that it did not process the request (GOAWAY, `REFUSED_STREAM`).
+    NotProcessed(String),
+    /// It is not known what became of the request.
+    Lost(String),
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Unreachable(why) | Self::NotProcessed(why) | Self::Lost(why)) = self;
+        f.write_str(why)
+    }
+}
+
+/// One cluster's API server.
+pub struct Upstream {
+    scheme: uri::Scheme,
+    authority: uri::Authority,
+    /// Prefix of the server's own URL, without a trailing slash.
+    base: String,
+    credential: Option<config::TokenSource>,
+    ordinary: Pool,
+    long_running: Pool,
+}
+
+impl Upstream {
+    /// For a configured cluster; connects when first needed.
+    ///
+    /// # Errors
+    /// When the certificate authority or the client certificate cannot be read.
+    pub fn new(cluster: &config::Cluster, wiring: &Wiring) -> anyhow::Result<Self> {
+        let access = config::ClusterAccess::load(cluster)?;
+        let authority: uri::Authority = access.server.authority().parse()?;
+        let base = access.server.base_path.clone();
+        let dialer = Arc::new(Dialer::new(&access, wiring)?);
+        Ok(Self {
+            scheme: uri::Scheme::HTTPS,
+            authority,
+            base,
+            credential: access.token,
+            ordinary: Pool::new(Arc::clone(&dialer), Shape::ordinary()),
+            long_running: Pool::new(dialer, Shape::watch()),
+        })
+    }
+
+    /// The gateway's own credential, as an `Authorization` value; none where it is a certificate.
+    #[must_use]
+    pub fn credential(&self) -> Option<HeaderValue> {
+        self.credential.as_ref().map(config::TokenSource::authorization)
+    }
+
+    /// The absolute URI of a path and query of this API server.
+    ///
+    /// # Errors
+    /// When the path is no path.
+    pub fn uri(&self, path_and_query: &str) -> Result<Uri, http::Error> {
+        Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(format!("{}{path_and_query}", self.base))
+            .build()
+    }
+
+    /// Sends `request` and waits for the response's head. A request that was never sent goes over
+    /// another connection; one that may have been is not repeated here.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub async fn send(
+        &self,
+        mut request: Request<RequestBody>,
+        class: Class,
+    ) -> Result<(Response<Incoming>, Lease), SendError> {
+        let pool = match class {
+            Class::Ordinary => &self.ordinary,
+            Class::LongRunning => &self.long_running,
+        };
+        for _ in 1..crate::bounds::FORWARD_TRIES {
+            match pool.send(request).await? {
+                Sent::Answered(response, lease) => return Ok((response, lease)),
+                Sent::Never(unsent) => request = unsent,
+            }
+        }
+        Err(SendError::Unreachable("every connection closed before the request was sent".into()))
+    }
+
+    /// Whether an API server answers at this address now (for `/readyz?verbose`).
+    pub async fn reachable(&self) -> Result<(), String> {
+        self.ordinary.ready().await
+    }
+}

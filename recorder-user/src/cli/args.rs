@@ -1,0 +1,232 @@
+//! What may be typed. What it means is in the module of each verb.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::units::{When, parse_duration, parse_speed, parse_when};
+
+/// Shows, replays and checks what agents and people did to Kubernetes through a Decklog gateway.
+#[derive(Debug, Parser)]
+#[command(
+    name = "recorder",
+    version,
+    after_help = "\
+Ids may be shortened to any unique beginning or end of at least 4 characters, as the tables do.
+A store can be read while a gateway writes it.
+
+Examples:
+  recorder ls                                  who was here, and what came of it
+  recorder replay 3f9a                         one session, in its own time
+  recorder search --verdict deny --since 1h    what was refused in the last hour
+  recorder search --effect deleted --json      what was deleted, one JSON object a line
+  recorder verify                              is the record intact?
+
+Exit codes: 0 fine, 1 not found or does not verify, 2 wrong usage or failure."
+)]
+pub struct Cli {
+    /// The store's directory (`store.directory` of the gateway's configuration).
+    #[arg(long, global = true, env = "DECKLOG_STORE", value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Print one JSON object a line instead of text for people.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// List sessions, oldest first.
+    #[command(after_help = "\
+EFFECTS counts objects created, modified and deleted. ACCOUNT compares what was recorded with what the
+kernel counted: complete, gap (how much is missing), or unwitnessed (the kernel could not be asked).
+
+Examples:
+  recorder ls
+  recorder ls --json | jq 'select(.denied > 0) | .principal.username'")]
+    Ls,
+    /// Show a session with its exchanges, or one exchange with heads, bodies and evidence.
+    #[command(after_help = "\
+Bodies are shown as they were stored: secrets were replaced before they reached the disk, and what was
+removed is stated. JSON is indented, gzip is unpacked, protobuf is summarised. Long bodies are cut for
+reading; --json gives them whole.
+
+Examples:
+  recorder show 3f9a
+  recorder search --name web --json | jq -r .exchange | tail -1 | xargs recorder show")]
+    Show {
+        /// A session or an exchange.
+        id: String,
+    },
+    /// Tell what happened in a session, in order and in its own time.
+    #[command(after_help = "\
+Each line is one request: time since the session began, command, request, status, latency, account, and
+what it did. Watch events appear at the time they were delivered. A summary closes the replay.
+Output that does not go to a terminal is not delayed unless --speed is given.
+
+Examples:
+  recorder replay 3f9a                  original timing, pauses cut to 2 s
+  recorder replay 3f9a --speed 10       ten times as fast
+  recorder replay 3f9a --max-wait 1h    with its real pauses
+  recorder replay 3f9a --at-once        no delays")]
+    Replay(ReplayArgs),
+    /// Find exchanges, oldest first.
+    #[command(after_help = "\
+All given filters must match. Times are RFC 3339, dates, or durations ago (15m, 2h, 7d).
+When the limit cuts the result, stderr names the cursor for --after.
+
+Examples:
+  recorder search --principal alice --verb delete
+  recorder search --resource deployments --namespace shop --name web --effect modified
+  recorder search --resource secrets --verb get --since 2026-01-31
+  recorder search --status 4xx --user-agent helm
+  recorder search --session 3f9a --limit 0 --json")]
+    Search(Box<SearchArgs>),
+    /// Check the hash chain of one session or of the whole store.
+    #[command(after_help = "\
+Detects records that were changed, dropped, reordered or cut, and segments that are missing or spliced in.
+Works offline and on a store that is being written. Exit code 1 names the first bad file and offset.
+
+Examples:
+  recorder verify
+  recorder verify 3f9a
+  recorder verify /var/lib/decklog")]
+    Verify {
+        /// A session's id, or the path of a store; the whole of --store by default.
+        target: Option<String>,
+    },
+    /// Delete the index and build it again from the segments. The gateway must not be running.
+    #[command(after_help = "The segments are the truth; the index only makes reading fast. No record is touched.")]
+    Reindex,
+    /// Show what the kernel witness could see in the latest run of the gateway.
+    #[command(after_help = "\
+T1 counts bytes by socket in eBPF; T5 asks the kernel by file descriptor (TCP_INFO); Off is no witness.
+Hooks that did not attach are listed with the kernel's error.")]
+    Witness,
+}
+
+/// What `replay` takes.
+#[derive(Args, Debug)]
+pub struct ReplayArgs {
+    /// A session.
+    pub id: String,
+    /// How fast: 2 is twice as fast as it was, 0.5 half as fast.
+    #[arg(long, value_name = "N", value_parser = parse_speed, conflicts_with = "at_once")]
+    pub speed: Option<f64>,
+    /// No delays.
+    #[arg(long)]
+    pub at_once: bool,
+    /// Cut longer pauses to this, after scaling.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+    pub max_wait: Duration,
+}
+
+/// What `search` takes.
+#[derive(Args, Debug)]
+pub struct SearchArgs {
+    /// In this session.
+    #[arg(long, value_name = "ID")]
+    pub session: Option<String>,
+    /// By this username or subject.
+    #[arg(long, value_name = "NAME")]
+    pub principal: Option<String>,
+    /// For this task.
+    #[arg(long)]
+    pub task: Option<String>,
+    /// get, list, watch, create, update, patch, delete, deletecollection, …
+    #[arg(long)]
+    pub verb: Option<String>,
+    /// Plural name, group and subresource if wanted: pods, deployments.apps, pods/exec.
+    #[arg(long)]
+    pub resource: Option<String>,
+    /// In this namespace.
+    #[arg(long, short = 'n')]
+    pub namespace: Option<String>,
+    /// The object's name.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The user agent contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub user_agent: Option<String>,
+    /// What the policy answered.
+    #[arg(long, value_enum)]
+    pub verdict: Option<VerdictWord>,
+    /// The HTTP status that the client saw, or a class of them (4xx).
+    #[arg(long, value_name = "CODE")]
+    pub status: Option<String>,
+    /// What it did to the cluster.
+    #[arg(long, value_enum)]
+    pub effect: Option<EffectWord>,
+    /// By this command: part of its name (apply) or its id.
+    #[arg(long)]
+    pub command: Option<String>,
+    /// Received at or after this.
+    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    pub since: Option<When>,
+    /// Received before this.
+    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    pub until: Option<When>,
+    /// At most so many; 0 for all.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub limit: usize,
+    /// Go on after this exchange (the cursor of the last search).
+    #[arg(long, value_name = "CURSOR")]
+    pub after: Option<String>,
+}
+
+/// The verdict's word, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum VerdictWord {
+    /// Forwarded.
+    Allow,
+    /// Refused.
+    Deny,
+    /// Held for approval.
+    Hold,
+}
+
+/// The effect's word, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EffectWord {
+    /// Objects were made.
+    Created,
+    /// Objects were changed.
+    Modified,
+    /// Objects were removed.
+    Deleted,
+    /// Something ran.
+    Executed,
+    /// State was read.
+    Read,
+    /// Refused, failed, or a dry run.
+    Nothing,
+    /// No outcome was recorded.
+    Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_may_stand_after_the_verb() {
+        let cli = Cli::try_parse_from(["recorder", "ls", "--json", "--store", "d"]).expect("parses");
+        assert!(cli.json && cli.store.is_some_and(|dir| dir.as_os_str() == "d"));
+    }
+
+    #[test]
+    fn speed_and_at_once_exclude_each_other() {
+        let parsed = Cli::try_parse_from(["recorder", "replay", "x", "--speed", "2", "--at-once"]);
+        assert!(parsed.is_err());
+    }
+}

@@ -1,0 +1,53 @@
+//! `recorder ls`: the sessions.
+
+use super::{
+    CliError, Outcome,
+    json::SessionLine,
+    library::Library,
+    screen::{Ink, Screen},
+    text, units,
+};
+use crate::store::SessionView;
+
+/// Lists sessions, oldest first.
+pub(super) fn run(library: Library, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
+    let sessions = library.sessions()?;
+    drop(library);
+    if screen.json {
+        for view in &sessions {
+            screen.object(&SessionLine::from(view))?;
+        }
+        return Ok(Outcome::Fine);
+    }
+    if sessions.is_empty() {
+        writeln!(screen.err, "no sessions yet")?;
+        return Ok(Outcome::Fine);
+    }
+    let header = [
+        "SESSION", "STATE", "PRINCIPAL", "CLUSTER", "TASK", "STARTED (UTC)", "LASTED", "EXCHANGES",
+        "DENIED", "EFFECTS", "ACCOUNT",
+    ];
+    screen.table(&header, sessions.iter().map(cells).collect())?;
+    Ok(Outcome::Fine)
+}
+
+fn cells(view: &SessionView) -> Vec<(String, Ink)> {
+    let lasted = view.ended.unwrap_or(view.last_activity).micros_since(view.started);
+    let denied = if view.denied > 0 { Ink::Bad } else { Ink::Plain };
+    vec![
+        (text::short_id(&view.session), Ink::Strong),
+        text::state(view),
+        (text::short(&view.principal.username, NAME_CHARS_MAX), Ink::Plain),
+        (text::short(&view.cluster, NAME_CHARS_MAX), Ink::Plain),
+        (text::short(view.task.as_deref().unwrap_or("-"), NAME_CHARS_MAX), Ink::Plain),
+        (units::short_time(view.started), Ink::Plain),
+        (units::offset(lasted), Ink::Plain),
+        (view.exchanges.to_string(), Ink::Plain),
+        (view.denied.to_string(), denied),
+        (text::effects(view.effects), Ink::Plain),
+        text::account(&view.account),
+    ]
+}
+
+/// Longer names are cut in tables; `--json` has them whole.
+const NAME_CHARS_MAX: usize = 40;

@@ -1,0 +1,338 @@
+//! `recorder show`: one session with its exchanges, or one exchange with all that is kept of it.
+
+use super::{
+    CliError, Outcome, escape,
+    json::{ExchangeLine, SessionLine},
+    library::{Found, Library},
+    replay,
+    screen::{Ink, Look, Screen},
+    show_json::{ExchangeShown, SessionShown},
+    text, units,
+};
+use crate::{
+    model::{
+        Account, BodyFacts, Direction, ExchangeOpened, Principal, SocketEvidence, TokenFacts,
+    },
+    replay::{BODY_BYTES_MAX, Form, assemble, indent_json, is_stream, readable, watch_frames},
+    store::{ExchangeRecords, ExchangeRow, Query, SessionView},
+};
+
+/// Shows what an id names.
+pub(super) fn run(
+    library: Library,
+    id: &str,
+    screen: &mut Screen<'_>,
+) -> Result<Outcome, CliError> {
+    match library.find(id)? {
+        Found::Session(view) => session(library, &view, screen)?,
+        Found::Exchange(row) => exchange(library, &row, screen)?,
+    }
+    Ok(Outcome::Fine)
+}
+
+fn session(
+    library: Library,
+    view: &SessionView,
+    screen: &mut Screen<'_>,
+) -> Result<(), CliError> {
+    let query = Query { session: Some(view.session), ..Query::default() };
+    let rows = library.search(&query)?;
+    let witness = library.witness_before(view.first);
+    drop(library);
+    if screen.json {
+        let exchange_rows = rows.iter().map(ExchangeLine::from).collect();
+        screen.object(&SessionShown { session: SessionLine::from(view), exchange_rows })?;
+        return Ok(());
+    }
+    for line in replay::header(view, witness.as_ref(), screen.look) {
+        screen.line(&line)?;
+    }
+    let principal = &view.principal;
+    screen.line(&format!("subject {}", text::short(&principal.subject, 120)))?;
+    if !principal.groups.is_empty() {
+        screen.line(&format!("groups  {}", text::short(&principal.groups.join(", "), 400)))?;
+    }
+    screen.line("")?;
+    let header = ["EXCHANGE", "AT", "REQUEST", "STATUS", "LATENCY", "OUTCOME", "ACCOUNT"];
+    screen.table(&header, rows.iter().map(|row| cells(view, row)).collect())?;
+    Ok(())
+}
+
+fn cells(view: &SessionView, row: &ExchangeRow) -> Vec<(String, Ink)> {
+    let (outcome, ink) = text::outcome(row, &row.objects);
+    vec![
+        (text::short_id(&row.exchange), Ink::Strong),
+        (units::offset(row.time.micros_since(view.started)), Ink::Plain),
+        (text::short(&text::request(row, 0), 80), Ink::Plain),
+        text::status(row.status),
+        (text::latency(row), Ink::Plain),
+        (text::short(&outcome, 120), ink),
+        text::account(&row.account),
+    ]
+}
+
+fn exchange(
+    library: Library,
+    row: &ExchangeRow,
+    screen: &mut Screen<'_>,
+) -> Result<(), CliError> {
+    let records = library.records(row)?;
+    drop(library);
+    let Some(records) = records else {
+        return Err(CliError::NotFound { what: "exchange", id: row.exchange.to_string() });
+    };
+    if screen.json {
+        screen.object(&ExchangeShown::new(row, &records))?;
+        return Ok(());
+    }
+    for (key, value) in facts(row, &records, screen.look) {
+        screen.line(&format!("{key:10} {value}"))?;
+    }
+    request(&records, screen)?;
+    response(row, &records, screen)
+}
+
+fn facts(row: &ExchangeRow, records: &ExchangeRecords, look: Look) -> Vec<(&'static str, String)> {
+    let opened = &records.opened;
+    let timing = &row.timing_us;
+    let mut facts = vec![("exchange", row.exchange.to_string())];
+    if let Some(session) = row.session {
+        facts.push(("session", session.to_string()));
+    }
+    facts.push(("time", row.time.to_string()));
+    facts.push(("who", who(opened)));
+    if let Some(acting) = &opened.acting_as {
+        facts.push(("acting as", principal(acting)));
+    }
+    if let Some(token) = &opened.token {
+        facts.push(("token", token_text(token)));
+    }
+    facts.push(("from", format!("{}  {}", text::short(&opened.peer, 80), text::short(&row.user_agent, 200))));
+    if let Some(command) = &opened.command {
+        let words = format!("{} ({})", command.name, command.id);
+        facts.push(("command", text::short(&words, 200)));
+    }
+    if let Some(task) = &row.task {
+        facts.push(("task", text::short(task, 64)));
+    }
+    facts.push(("request", text::short(&text::request(row, 0), 400)));
+    facts.push(("verdict", verdict(row, opened)));
+    let (outcome, ink) = text::outcome(row, &row.objects);
+    facts.push(("outcome", format!("{} {}", text::status(row.status).0, look.paint(ink, &outcome))));
+    if let Some(refusal) = &opened.refusal {
+        facts.push(("told", text::short(&refusal.message, 400)));
+    }
+    if row.status.is_some() {
+        facts.push((
+            "took",
+            format!(
+                "{} (identify {}, authorize {}, open {}, upstream {})",
+                units::latency(timing.total),
+                units::latency(timing.identify),
+                units::latency(timing.authorize),
+                units::latency(timing.open),
+                units::latency(timing.upstream),
+            ),
+        ));
+    }
+    if let Some(audit_id) = &row.audit_id {
+        facts.push(("audit id", text::short(audit_id, 80)));
+    }
+    let (account, ink) = text::account(&row.account);
+    facts.push(("account", look.paint(ink, &account)));
+    if let Some(settled) = &records.settled {
+        facts.extend(evidence(&settled.account).into_iter().map(|line| ("", line)));
+    }
+    facts
+}
+
+fn who(opened: &ExchangeOpened) -> String {
+    opened.principal.as_deref().map_or_else(|| "nobody was identified".into(), principal)
+}
+
+fn principal(who: &Principal) -> String {
+    let groups = match who.groups.as_slice() {
+        [] => String::new(),
+        groups => format!(", groups {}", groups.join(", ")),
+    };
+    let words = format!("{} (issuer {}, subject {}{groups})", who.username, who.issuer, who.subject);
+    text::short(&words, 400)
+}
+
+fn token_text(token: &TokenFacts) -> String {
+    let expires =
+        token.expires.map_or_else(String::new, |time| format!(", expires {}", units::short_time(time)));
+    format!("id {}{expires}", text::short(&token.id, 120))
+}
+
+fn verdict(row: &ExchangeRow, opened: &ExchangeOpened) -> String {
+    let Some(verdict) = &opened.verdict else { return "policy was not asked".into() };
+    let by = match verdict.policies.as_slice() {
+        [] => "no policy applied".into(),
+        policies => format!("by {}", text::short(&policies.join(", "), 400)),
+    };
+    let mut words = format!("{} {by} (policy set {})", verdict.decision.as_str(), text::short(&row.policy_set, 80));
+    for error in &verdict.errors {
+        words = format!("{words}; error: {}", text::short(error, 200));
+    }
+    words
+}
+
+/// The evidence of an account, a line for each socket and gap.
+fn evidence(account: &Account) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(reason) = &account.reason {
+        lines.push(text::short(reason, 200));
+    }
+    for (name, socket) in [("client", &account.client), ("API server", &account.upstream)] {
+        if let Some(socket) = socket {
+            lines.push(socket_text(name, socket));
+        }
+    }
+    lines.extend(account.gaps.iter().map(text::gap));
+    lines
+}
+
+fn socket_text(name: &str, socket: &SocketEvidence) -> String {
+    let kernel = match (socket.kernel_in_bytes, socket.kernel_out_bytes) {
+        (Some(received), Some(sent)) => format!("kernel {received} B in, {sent} B out"),
+        _ => "kernel not asked".into(),
+    };
+    let lost = match socket.lost_events {
+        0 => String::new(),
+        lost => format!(", {lost} notices lost"),
+    };
+    format!(
+        "{name} socket {}: {kernel}{lost}; gateway {} B in, {} B out; plaintext {} B in, {} B out",
+        socket.cookie,
+        socket.gateway_in_bytes,
+        socket.gateway_out_bytes,
+        socket.plain_in_bytes,
+        socket.plain_out_bytes,
+    )
+}
+
+fn request(records: &ExchangeRecords, screen: &mut Screen<'_>) -> Result<(), CliError> {
+    let Some(head) = &records.opened.head else { return Ok(()) };
+    screen.line("")?;
+    let first = format!("{} {} {}", head.method, head.target, head.version);
+    let first = text::short(&first, HEADER_CHARS_MAX);
+    screen.line(&format!("> {}", screen.look.paint(Ink::Strong, &first)))?;
+    headers(">", &head.headers, screen)?;
+    let facts = body_facts(records, Direction::Request);
+    body(records, Direction::Request, head.header("content-type"), &facts, screen)
+}
+
+fn response(
+    row: &ExchangeRow,
+    records: &ExchangeRecords,
+    screen: &mut Screen<'_>,
+) -> Result<(), CliError> {
+    let Some(started) = &records.response_started else { return Ok(()) };
+    let head = &started.head;
+    screen.line("")?;
+    screen.line(&format!("< {}", screen.look.paint(Ink::Strong, &head.status.to_string())))?;
+    headers("<", &head.headers, screen)?;
+    let facts = body_facts(records, Direction::Response);
+    let content_type = head.header("content-type");
+    if !is_stream(row) {
+        return body(records, Direction::Response, content_type, &facts, screen);
+    }
+    let frames = watch_frames(&records.chunks, content_type, &facts.encoding);
+    screen.line("")?;
+    for frame in &frames.frames {
+        let at = units::offset(i64::try_from(frame.at_us).unwrap_or(i64::MAX));
+        screen.line(&format!("{at}  {}", text::frame(frame, &row.resource)))?;
+    }
+    let rest = text::frames_rest(&frames);
+    if !rest.is_empty() {
+        screen.line(&format!("…{}", rest.trim_start_matches(',')))?;
+    }
+    facts_lines(&facts, screen)
+}
+
+/// What is known of a body: from the outcome, else from what came before it.
+pub(super) fn body_facts(records: &ExchangeRecords, direction: Direction) -> BodyFacts {
+    let settled = records.settled.as_ref();
+    let (facts, headers) = match direction {
+        Direction::Request => (
+            settled
+                .map(|settled| &settled.request)
+                .or(records.request_ended.as_ref().map(|ended| &ended.body)),
+            records.opened.head.as_ref().and_then(|head| head.header("content-encoding")),
+        ),
+        Direction::Response => (
+            settled.map(|settled| &settled.response),
+            records
+                .response_started
+                .as_ref()
+                .and_then(|started| started.head.header("content-encoding")),
+        ),
+    };
+    facts.cloned().unwrap_or_else(|| BodyFacts {
+        encoding: headers.unwrap_or_default().into(),
+        ..BodyFacts::default()
+    })
+}
+
+fn headers(
+    mark: &str,
+    headers: &[(String, String)],
+    screen: &mut Screen<'_>,
+) -> Result<(), CliError> {
+    for (name, value) in headers {
+        screen.line(&format!("{mark} {}", text::short(&format!("{name}: {value}"), HEADER_CHARS_MAX)))?;
+    }
+    Ok(())
+}
+
+fn body(
+    records: &ExchangeRecords,
+    direction: Direction,
+    content_type: Option<&str>,
+    facts: &BodyFacts,
+    screen: &mut Screen<'_>,
+) -> Result<(), CliError> {
+    let stored = assemble(&records.chunks, direction, BODY_BYTES_MAX);
+    let shown = readable(&stored.bytes, content_type, &facts.encoding);
+    let text = match shown.form {
+        Form::Empty => String::new(),
+        Form::Text(text) => indent_json(&text).unwrap_or(text),
+        Form::Protobuf(summary, _) => summary,
+        Form::Binary(bytes) => format!("{} of binary data", units::bytes(bytes.len() as u64)),
+    };
+    if !text.is_empty() {
+        screen.line("")?;
+        let part = escape::clip(&text, BODY_CHARS_MAX);
+        screen.line(&escape::block(&part))?;
+        if part.len() < text.len() {
+            screen.line("… cut for reading; --json gives it whole")?;
+        }
+    }
+    if shown.cut {
+        screen.line("… it could not be unpacked to its end")?;
+    }
+    if stored.left_out_bytes > 0 || records.truncated {
+        screen.line("… more is stored than can be shown")?;
+    }
+    facts_lines(facts, screen)
+}
+
+fn facts_lines(facts: &BodyFacts, screen: &mut Screen<'_>) -> Result<(), CliError> {
+    for removed in &facts.removed {
+        let line = format!("removed: {} × {}", removed.count, text::short(&removed.path, 200));
+        screen.line(&screen.look.paint(Ink::Faint, &line))?;
+    }
+    if let Some(withheld) = &facts.withheld {
+        let why = text::short(&withheld.reason, 80);
+        let line = format!("withheld: {} ({why})", units::bytes(withheld.bytes));
+        screen.line(&screen.look.paint(Ink::Warn, &line))?;
+    }
+    Ok(())
+}
+
+/// Longer header lines are cut for reading.
+const HEADER_CHARS_MAX: usize = 1000;
+
+/// Longer bodies are cut for reading.
+const BODY_CHARS_MAX: usize = 64 << 10;

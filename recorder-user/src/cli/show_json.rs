@@ -1,0 +1,124 @@
+//! `recorder show --json`: everything that is kept.
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde::Serialize;
+
+use super::{
+    json::{ExchangeLine, SessionLine},
+    show::body_facts,
+};
+use crate::{
+    model::{
+        Account, BodyFacts, Command, Direction, Ending, MicrosSince, Principal, Refusal,
+        RequestHead, RequestInfo, ResponseHead, TokenFacts, Verdict,
+    },
+    replay::{BODY_BYTES_MAX, Form, Frame, Frames, assemble, is_stream, readable, watch_frames},
+    store::{ExchangeRecords, ExchangeRow},
+};
+
+/// `recorder show SESSION --json`: the session as `ls` lists it, with its exchanges as `search` does.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SessionShown<'a> {
+    #[serde(flatten)]
+    pub(super) session: SessionLine<'a>,
+    pub(super) exchange_rows: Vec<ExchangeLine<'a>>,
+}
+
+/// `recorder show EXCHANGE --json`: the exchange as `search` lists it, and all the rest.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ExchangeShown<'a> {
+    #[serde(flatten)]
+    line: ExchangeLine<'a>,
+    cluster: &'a str,
+    task: Option<&'a str>,
+    command_facts: Option<&'a Command>,
+    principal: Option<&'a Principal>,
+    acting_as: Option<&'a Principal>,
+    token: Option<&'a TokenFacts>,
+    peer: &'a str,
+    request_info: Option<&'a RequestInfo>,
+    verdict_facts: Option<&'a Verdict>,
+    refusal: Option<&'a Refusal>,
+    ending: Option<Ending>,
+    request_head: Option<&'a RequestHead>,
+    request_body: BodyShown,
+    response_at_us: Option<MicrosSince>,
+    response_head: Option<&'a ResponseHead>,
+    response_body: BodyShown,
+    frames: Vec<Frame>,
+    frames_left_out: u64,
+    frames_undecoded_bytes: u64,
+    evidence: Option<&'a Account>,
+}
+
+/// A body: `text`, or base64 and then `encoding` says so.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BodyShown {
+    text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encoding: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    summary: Option<String>,
+    /// Not all that was stored is in `text`: damaged, a hole, or over the reader's bound.
+    truncated: bool,
+    facts: BodyFacts,
+}
+
+impl<'a> ExchangeShown<'a> {
+    pub(super) fn new(row: &'a ExchangeRow, records: &'a ExchangeRecords) -> Self {
+        let opened = &records.opened;
+        let started = records.response_started.as_ref();
+        let request_type = opened.head.as_ref().and_then(|head| head.header("content-type"));
+        let response_type = started.and_then(|started| started.head.header("content-type"));
+        let encoding = body_facts(records, Direction::Response).encoding;
+        let frames = if is_stream(row) {
+            watch_frames(&records.chunks, response_type, &encoding)
+        } else {
+            Frames::default()
+        };
+        Self {
+            line: ExchangeLine::from(row),
+            cluster: &row.cluster,
+            task: row.task.as_deref(),
+            command_facts: opened.command.as_ref(),
+            principal: opened.principal.as_deref(),
+            acting_as: opened.acting_as.as_deref(),
+            token: opened.token.as_ref(),
+            peer: &opened.peer,
+            request_info: opened.request.as_ref(),
+            verdict_facts: opened.verdict.as_ref(),
+            refusal: opened.refusal.as_ref(),
+            ending: row.ending,
+            request_head: opened.head.as_ref(),
+            request_body: BodyShown::new(records, Direction::Request, request_type),
+            response_at_us: started.map(|started| started.at_us),
+            response_head: started.map(|started| &started.head),
+            response_body: BodyShown::new(records, Direction::Response, response_type),
+            frames_left_out: frames.left_out,
+            frames_undecoded_bytes: frames.undecoded_bytes,
+            frames: frames.frames,
+            evidence: records.settled.as_ref().map(|settled| &settled.account),
+        }
+    }
+}
+
+impl BodyShown {
+    fn new(records: &ExchangeRecords, direction: Direction, content_type: Option<&str>) -> Self {
+        let facts = body_facts(records, direction);
+        let stored = assemble(&records.chunks, direction, BODY_BYTES_MAX);
+        let shown = readable(&stored.bytes, content_type, &facts.encoding);
+        let (text, encoding, summary) = match shown.form {
+            Form::Empty => (String::new(), None, None),
+            Form::Text(text) => (text, None, None),
+            Form::Protobuf(summary, bytes) => {
+                (BASE64_STANDARD.encode(bytes), Some("base64"), Some(summary))
+            }
+            Form::Binary(bytes) => (BASE64_STANDARD.encode(bytes), Some("base64"), None),
+        };
+        let truncated = shown.cut || stored.left_out_bytes > 0 || records.truncated;
+        Self { text, encoding, summary, truncated, facts }
+    }
+}

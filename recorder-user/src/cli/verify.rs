@@ -1,0 +1,107 @@
+//! `recorder verify`: is the record intact?
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::{
+    CliError, Outcome,
+    library::{Library, failed},
+    screen::{Ink, Screen},
+    text,
+};
+use crate::store::{self, VerifyError, VerifyReport};
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct VerifyLine<'a> {
+    ok: bool,
+    target: &'a str,
+    segments: usize,
+    records: u64,
+    bodies: u64,
+    live: bool,
+    first_bad: Option<BadLine>,
+}
+
+#[derive(Serialize)]
+struct BadLine {
+    file: String,
+    offset: u64,
+    why: String,
+}
+
+/// Checks a session, the store at a path, or the store that was named.
+pub(super) fn run(
+    store: Option<&Path>,
+    target: Option<&str>,
+    screen: &mut Screen<'_>,
+) -> Result<Outcome, CliError> {
+    let named = || store.map(Path::to_path_buf).ok_or(CliError::NoStore);
+    let (name, report) = match target {
+        None => whole(named()?)?,
+        Some(path) if Path::new(path).exists() => whole(path.into())?,
+        Some(path) if path.contains(['/', '.']) => return Err(CliError::MissingStore(path.into())),
+        Some(id) => {
+            let directory = named()?;
+            if !directory.is_dir() {
+                return Err(CliError::MissingStore(directory));
+            }
+            // A whole id needs no rows, which damage may have hidden.
+            let session = match id.parse() {
+                Ok(session) => session,
+                Err(_) => Library::open(&directory)?.find_session(id)?.session,
+            };
+            let report = store::verify_session(&directory, session).map_err(|error| match error {
+                VerifyError::NoSession(_) => CliError::NotFound { what: "session", id: id.into() },
+                error => failed("verify", &directory, error),
+            })?;
+            (format!("session {session}"), report)
+        }
+    };
+    tell(&name, &report, screen)
+}
+
+fn whole(directory: PathBuf) -> Result<(String, VerifyReport), CliError> {
+    if !directory.is_dir() {
+        return Err(CliError::MissingStore(directory));
+    }
+    let report =
+        store::verify(&directory).map_err(|error| failed("verify", &directory, error))?;
+    Ok((directory.display().to_string(), report))
+}
+
+fn tell(
+    target: &str,
+    report: &VerifyReport,
+    screen: &mut Screen<'_>,
+) -> Result<Outcome, CliError> {
+    let first_bad = report.first_bad.as_ref().map(|bad| BadLine {
+        file: bad.file.display().to_string(),
+        offset: bad.offset,
+        why: bad.why.clone(),
+    });
+    let outcome = if first_bad.is_none() { Outcome::Fine } else { Outcome::DoesNotVerify };
+    let (segments, records, bodies) = (report.segments.len(), report.records, report.bodies);
+    if screen.json {
+        let (ok, live) = (first_bad.is_none(), report.live);
+        screen.object(&VerifyLine { ok, target, segments, records, bodies, live, first_bad })?;
+        return Ok(outcome);
+    }
+    let live = if report.live { ", a gateway is writing" } else { "" };
+    let checked = format!("{segments} segments, {records} records, {bodies} bodies{live}");
+    let target = text::short(target, 400);
+    match first_bad {
+        None => {
+            let word = screen.look.paint(Ink::Good, "verified");
+            screen.line(&format!("{word}  {target}: {checked}"))?;
+        }
+        Some(bad) => {
+            let word = screen.look.paint(Ink::Bad, "DOES NOT VERIFY");
+            let (file, why) = (text::short(&bad.file, 400), text::short(&bad.why, 400));
+            screen.line(&format!("{word}  {target}: {file} at offset {}: {why}", bad.offset))?;
+            screen.line(&format!("sound before it: {checked}"))?;
+        }
+    }
+    Ok(outcome)
+}

@@ -1,0 +1,77 @@
+//! From a store to a timeline.
+
+use std::collections::HashMap;
+
+use super::{Detail, Timeline, is_stream, was_cut, watch_frames};
+use crate::{
+    model::{CapabilityRecord, ExchangeId},
+    store::{Catalog, CatalogError, ExchangeRecords, ExchangeRow, Query, ReadError, Reader, SessionView},
+};
+
+/// A recording could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The rows of a session could not be read.
+    #[error("cannot read the exchanges of the session")]
+    Rows(#[source] CatalogError),
+    /// The records of an exchange could not be read.
+    #[error("cannot read the records of exchange {exchange}")]
+    Records {
+        /// The exchange.
+        exchange: ExchangeId,
+        /// Why not.
+        #[source]
+        source: ReadError,
+    },
+}
+
+/// Puts together the timeline of a session.
+///
+/// Rows are enough for most exchanges; records are read only of those that rows do not tell in full, so
+/// that a long session of short requests loads fast.
+///
+/// # Errors
+/// When rows or records cannot be read.
+pub fn load(
+    reader: &Reader,
+    catalog: &Catalog,
+    session: SessionView,
+    witness: Option<CapabilityRecord>,
+) -> Result<Timeline, LoadError> {
+    let query = Query { session: Some(session.session), ..Query::default() };
+    let exchanges = catalog.search(&query).map_err(LoadError::Rows)?;
+    let mut details = HashMap::new();
+    for row in exchanges.iter().filter(|row| needs_detail(row)) {
+        let exchange = row.exchange;
+        let records =
+            reader.exchange_at(row).map_err(|source| LoadError::Records { exchange, source })?;
+        if let Some(records) = records {
+            details.insert(exchange, detail(row, &records));
+        }
+    }
+    Ok(Timeline::new(session, witness, exchanges, details))
+}
+
+fn needs_detail(row: &ExchangeRow) -> bool {
+    is_stream(row)
+        || was_cut(row)
+        || row.objects_omitted > 0
+        || row.account.gap_bytes > 0
+}
+
+fn detail(row: &ExchangeRow, records: &ExchangeRecords) -> Detail {
+    let mut detail = Detail::default();
+    if let Some(started) = records.response_started.as_ref().filter(|_| is_stream(row)) {
+        let head = &started.head;
+        let encoding = head.header("content-encoding").unwrap_or_default();
+        detail.frames = watch_frames(&records.chunks, head.header("content-type"), encoding);
+    }
+    if let Some(settled) = &records.settled {
+        detail.settled = Some(settled.time);
+        detail.gaps.clone_from(&settled.account.gaps);
+        if row.objects_omitted > 0 {
+            detail.objects = Some(settled.objects.clone());
+        }
+    }
+    detail
+}

@@ -1,0 +1,472 @@
+//! The index: derived rows in sled, over the segments that are the truth.
+//!
+//! It is never on the way of an acknowledgement, and can be deleted at any time. On any doubt it is built
+//! anew from the segments: another generation or version than `FORMAT` says, a power cut since it was last
+//! closed, a covered position that the segments do not confirm, leftovers or damage that sled is known to
+//! trip over. When it fails at run time the gateway goes on without it, and the next start rebuilds it.
+//! Nothing outside this module names sled; inside, only `table` does.
+
+mod feed;
+mod overlay;
+mod table;
+
+use std::{
+    fs,
+    io,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    disk,
+    fold::{Fold, SessionEntry},
+    format::ChainHash,
+    lock::{Lock, LockError},
+    rows::{ExchangeRow, Position, SessionView},
+    scan::{self, Scan, ScanError},
+};
+use crate::model::{BootId, ExchangeId, SegmentId, SessionId};
+
+pub(super) use feed::{Feed, Item};
+pub use feed::IndexHealth;
+use overlay::Overlay;
+use table::{SledTable, Table, TableError, Tree};
+
+/// The index could not be opened, built or read.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// Another process uses it.
+    #[error("take the index")]
+    Lock(#[from] LockError),
+    /// A file of it could not be read, written or removed.
+    #[error("{step} {}", path.display())]
+    Io {
+        /// What was tried.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The database does not work.
+    #[error("the index database does not work")]
+    Table(#[from] TableError),
+    /// The segments could not be read.
+    #[error("read the segments")]
+    Scan(#[from] ScanError),
+    /// It is not what the segments need; the text says why.
+    #[error("the index is doubtful: {0}")]
+    Doubtful(String),
+}
+
+/// How far rows go: the end of a record and the chain's hash there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Covered {
+    pub(super) segment: SegmentId,
+    pub(super) offset: u64,
+    pub(super) hash: ChainHash,
+}
+
+/// The index's own small file: what the database must say too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Format {
+    version: u32,
+    generation: String,
+    boot: BootId,
+    clean: bool,
+}
+
+/// The open index: rows, and how far they go.
+pub(super) struct Index {
+    store: PathBuf,
+    table: SledTable,
+    format: Format,
+    covered: Option<Covered>,
+    fold: Fold,
+    put_bytes: u64,
+    _lock: Lock,
+}
+
+/// An index and why it had to be built anew, if it had.
+pub(super) struct Opened {
+    pub(super) index: Index,
+    pub(super) rebuilt: Option<String>,
+}
+
+impl Index {
+    /// Opens the index for writing, builds it anew on any doubt, and takes in what it lacks.
+    pub(super) fn open(store: &Path, boot: BootId) -> Result<Opened, IndexError> {
+        let lock = take_lock(store, READER_PATIENCE)?;
+        let is_new = !directory(store).exists();
+        match Self::open_existing(store, boot, lock, Purpose::Write) {
+            Ok(mut index) => {
+                index.catch_up(None)?;
+                Ok(Opened { index, rebuilt: None })
+            }
+            Err((lock, error)) => {
+                let index = Self::build(store, boot, lock)?;
+                let has_records = !scan::list_segments(store)?.is_empty();
+                let reason = super::recorder::chain(&error);
+                Ok(Opened { index, rebuilt: (has_records || !is_new).then_some(reason) })
+            }
+        }
+    }
+
+    /// Opens an index to read rows, if it is complete and nobody uses it; never builds or repairs.
+    pub(super) fn open_to_read(store: &Path, end: Covered) -> Result<Self, IndexError> {
+        let doubt = |text: &str| IndexError::Doubtful(text.into());
+        if !is_ours(&directory(store)) {
+            // sled makes files: those of another user would be in the gateway's way.
+            return Err(doubt("it belongs to another user"));
+        }
+        let format = read_format(store)?;
+        if !format.clean {
+            return Err(doubt("it was not closed"));
+        }
+        let lock = take_lock(store, Duration::ZERO)?;
+        let opened = Self::open_existing(store, format.boot, lock, Purpose::Read);
+        let index = opened.map_err(|(_, error)| error)?;
+        if index.covered != Some(end) {
+            return Err(doubt("it does not cover all records"));
+        }
+        Ok(index)
+    }
+
+    /// Deletes the index and builds it from the segments.
+    pub(super) fn rebuild(store: &Path, boot: BootId) -> Result<Self, IndexError> {
+        let lock = take_lock(store, READER_PATIENCE)?;
+        Self::build(store, boot, lock)
+    }
+
+    fn build(store: &Path, boot: BootId, lock: Lock) -> Result<Self, IndexError> {
+        let path = directory(store);
+        let io = |step| {
+            let path = path.clone();
+            move |source| IndexError::Io { step, path, source }
+        };
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io("remove")(error));
+            }
+            _ => {}
+        }
+        disk::make_directory(&path).map_err(io("make"))?;
+        let table = SledTable::open(&path)?;
+        let generation = uuid::Uuid::now_v7().simple().to_string();
+        table.put_meta(GENERATION, generation.as_bytes())?;
+        table.durable()?;
+        let format = Format { version: VERSION, generation, boot, clean: false };
+        write_format(store, &format)?;
+        let mut index = Self {
+            store: store.to_owned(),
+            table,
+            format,
+            covered: None,
+            fold: Fold::default(),
+            put_bytes: 0,
+            _lock: lock,
+        };
+        index.catch_up(None)?;
+        Ok(index)
+    }
+
+    fn open_existing(
+        store: &Path,
+        boot: BootId,
+        lock: Lock,
+        purpose: Purpose,
+    ) -> Result<Self, (Lock, IndexError)> {
+        let opened = (|| {
+            let mut format = read_format(store)?;
+            let doubt = |text: String| Err(IndexError::Doubtful(text));
+            if format.version != VERSION {
+                return doubt(format!("its version is {}, not {VERSION}", format.version));
+            }
+            if !format.clean && format.boot != boot {
+                // sled's flush does not reach the platter: after a power cut it may have lost anything.
+                return doubt("the machine went down while it was open".into());
+            }
+            let table = SledTable::open(&directory(store))?;
+            if table.get(Tree::Meta, GENERATION)?.as_deref() != Some(format.generation.as_bytes()) {
+                return doubt("database and FORMAT are of different generations".into());
+            }
+            let covered = match table.get(Tree::Meta, COVERED)? {
+                Some(json) => Some(parse(&json)?),
+                None => None,
+            };
+            if let Some(covered) = &covered {
+                confirm(store, covered)?;
+            }
+            if purpose == Purpose::Write {
+                format.clean = false;
+                format.boot = boot;
+                write_format(store, &format)?;
+            }
+            Ok((table, format, covered))
+        })();
+        match opened {
+            Ok((table, format, covered)) => Ok(Self {
+                store: store.to_owned(),
+                table,
+                format,
+                covered,
+                fold: Fold::default(),
+                put_bytes: 0,
+                _lock: lock,
+            }),
+            Err(error) => Err((lock, error)),
+        }
+    }
+
+    /// Takes in what the segments have beyond the rows, at most up to `until`.
+    fn catch_up(&mut self, until: Option<Position>) -> Result<(), IndexError> {
+        for (segment, path) in scan::list_segments(&self.store)? {
+            if self.covered.is_some_and(|covered| segment < covered.segment)
+                || until.is_some_and(|until| segment > until.segment)
+            {
+                continue;
+            }
+            let mut scan = match self.covered {
+                Some(covered) if covered.segment == segment => {
+                    Scan::open_at(&path, covered.offset)?
+                }
+                _ => Scan::open(&path)?.0,
+            };
+            self.take_segment(segment, &mut scan, until)?;
+        }
+        Ok(())
+    }
+
+    fn take_segment(
+        &mut self,
+        segment: SegmentId,
+        scan: &mut Scan,
+        until: Option<Position>,
+    ) -> Result<(), IndexError> {
+        loop {
+            let mut items = Vec::new();
+            while items.len() < ITEMS_MAX {
+                let offset = scan.mark().offset;
+                let at = Position { segment, offset };
+                if until.is_some_and(|until| at >= until) {
+                    break;
+                }
+                let raw = match scan.next() {
+                    Ok(Some(raw)) => raw,
+                    Ok(None) => break,
+                    Err(error) if error.is_incomplete() => break,
+                    Err(error @ ScanError::Io { .. }) => return Err(error.into()),
+                    Err(error) => {
+                        // Damage is for `verify` to report; rows go as far as records can be trusted.
+                        tracing::warn!(error = %super::recorder::chain(&error), "indexing passes over the rest of a segment");
+                        break;
+                    }
+                };
+                let (end, hash) = (raw.end, raw.hash);
+                // A payload that cannot be read has no row, and is passed over.
+                let Ok(record) = raw.decode() else { continue };
+                items.push(Item { at, end, hash, record });
+            }
+            let done = items.len() < ITEMS_MAX;
+            self.take(&items)?;
+            if done {
+                let mark = scan.mark();
+                let covered = Covered { segment, offset: mark.offset, hash: mark.hash };
+                if self.covered != Some(covered) {
+                    Overlay::new(&self.table).commit(covered)?;
+                    self.covered = Some(covered);
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes in records, in transactions of bounded size.
+    fn take(&mut self, items: &[Item]) -> Result<(), IndexError> {
+        let mut overlay = Overlay::new(&self.table);
+        let (mut last, mut committed) = (None, None);
+        for item in items {
+            let known = self.covered.is_some_and(|covered| {
+                (item.at.segment, item.at.offset) < (covered.segment, covered.offset)
+            });
+            if known {
+                continue;
+            }
+            self.fold.apply(&mut overlay, item.at, &item.record);
+            let end = Covered { segment: item.at.segment, offset: item.end, hash: item.hash };
+            last = Some(end);
+            if overlay.len() >= OPERATIONS_MAX {
+                let full = std::mem::replace(&mut overlay, Overlay::new(&self.table));
+                self.put_bytes += full.commit(end)?;
+                committed = Some(end);
+            }
+        }
+        if last != committed
+            && let Some(end) = last
+        {
+            self.put_bytes += overlay.commit(end)?;
+        }
+        self.covered = last.or(self.covered);
+        self.reopen_when_large()
+    }
+
+    /// sled's recovery takes as long as all that was written since it was last opened.
+    fn reopen_when_large(&mut self) -> Result<(), IndexError> {
+        if self.put_bytes >= REOPEN_BYTES {
+            self.put_bytes = 0;
+            self.table.reopen()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn close(mut self) -> Result<(), IndexError> {
+        self.table.durable()?;
+        self.format.clean = true;
+        let Self { store, table, format, .. } = self;
+        drop(table);
+        write_format(&store, &format)
+    }
+
+    /// The sessions that have not ended.
+    pub(super) fn active_sessions(&self) -> Result<Vec<SessionView>, IndexError> {
+        let mut ids = Vec::new();
+        self.table.range(Tree::Active, None, &mut |key, _| {
+            ids.push(key.to_vec());
+            ControlFlow::Continue(())
+        })?;
+        let mut views = Vec::new();
+        for id in ids {
+            if let Some(json) = self.table.get(Tree::Sessions, &id)? {
+                views.push(parse::<SessionEntry>(&json)?.view);
+            }
+        }
+        Ok(views)
+    }
+
+    /// One session.
+    pub(super) fn session(&self, id: SessionId) -> Result<Option<SessionView>, IndexError> {
+        let json = self.table.get(Tree::Sessions, id.as_bytes())?;
+        json.map(|json| parse::<SessionEntry>(&json).map(|entry| entry.view)).transpose()
+    }
+
+    /// All sessions, by id.
+    pub(super) fn sessions(&self) -> Result<Vec<SessionView>, IndexError> {
+        let mut views = Vec::new();
+        self.visit(Tree::Sessions, None, |entry: SessionEntry| {
+            views.push(entry.view);
+            ControlFlow::Continue(())
+        })?;
+        Ok(views)
+    }
+
+    /// One exchange.
+    pub(super) fn exchange(&self, id: ExchangeId) -> Result<Option<ExchangeRow>, IndexError> {
+        let json = self.table.get(Tree::Exchanges, id.as_bytes())?;
+        json.map(|json| parse(&json)).transpose()
+    }
+
+    /// All exchanges by id, from the one that follows `after`, until the visitor has enough.
+    pub(super) fn exchanges(
+        &self,
+        after: Option<ExchangeId>,
+        visit: impl FnMut(ExchangeRow) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        self.visit(Tree::Exchanges, after.as_ref().map(|id| &id.as_bytes()[..]), visit)
+    }
+
+    fn visit<T: for<'a> Deserialize<'a>>(
+        &self,
+        tree: Tree,
+        after: Option<&[u8]>,
+        mut visit: impl FnMut(T) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        let mut bad = None;
+        self.table.range(tree, after, &mut |_, json| match parse(json) {
+            Ok(row) => visit(row),
+            Err(error) => {
+                bad = Some(error);
+                ControlFlow::Break(())
+            }
+        })?;
+        bad.map_or(Ok(()), Err)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Read,
+    Write,
+}
+
+/// The segments must have the record where the rows end, or the rows are of another history.
+fn confirm(store: &Path, covered: &Covered) -> Result<(), IndexError> {
+    let path = scan::segment_path(store, covered.segment);
+    match Scan::open_at(&path, covered.offset) {
+        Ok(scan) if scan.mark().hash == covered.hash => Ok(()),
+        _ => Err(IndexError::Doubtful("it covers records that the segments do not have".into())),
+    }
+}
+
+fn take_lock(store: &Path, patience: Duration) -> Result<Lock, LockError> {
+    Lock::take(&store.join(LOCK_FILE), patience)
+}
+
+pub(super) fn directory(store: &Path) -> PathBuf {
+    store.join("index")
+}
+
+fn is_ours(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    // The owner of a process' own /proc entry is its effective user.
+    let own = fs::metadata("/proc/self").map(|metadata| metadata.uid());
+    let theirs = fs::metadata(path).map(|metadata| metadata.uid());
+    matches!((own, theirs), (Ok(own), Ok(theirs)) if own == theirs)
+}
+
+fn format_path(store: &Path) -> PathBuf {
+    directory(store).join("FORMAT")
+}
+
+fn read_format(store: &Path) -> Result<Format, IndexError> {
+    let path = format_path(store);
+    let json = fs::read(&path).map_err(|source| IndexError::Io { step: "read", path, source })?;
+    parse(&json)
+}
+
+fn write_format(store: &Path, format: &Format) -> Result<(), IndexError> {
+    let path = format_path(store);
+    let json = serde_json::to_vec(format).expect("plain data");
+    disk::replace_file(&path, &json)
+        .map_err(|source| IndexError::Io { step: "write", path, source })
+}
+
+/// Makes the next start build the index anew.
+fn distrust(store: &Path) {
+    let path = format_path(store);
+    if let Err(error) = fs::remove_file(&path) {
+        tracing::warn!(%error, path = %path.display(), "the failed index could not be marked");
+    }
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(json: &[u8]) -> Result<T, IndexError> {
+    serde_json::from_slice(json)
+        .map_err(|error| IndexError::Doubtful(format!("a row is not the expected JSON: {error}")))
+}
+
+/// The version of the rows: another one is rebuilt.
+const VERSION: u32 = 1;
+const GENERATION: &[u8] = b"generation";
+const COVERED: &[u8] = b"covered";
+const LOCK_FILE: &str = "index.lock";
+/// A CLI that reads rows is done sooner than this.
+const READER_PATIENCE: Duration = Duration::from_secs(30);
+/// Rows in one transaction.
+const OPERATIONS_MAX: usize = 256;
+/// Records that are read at once while catching up.
+const ITEMS_MAX: usize = 1024;
+/// After so many bytes put the database is closed and opened again.
+const REOPEN_BYTES: u64 = 1 << 30;

@@ -1,0 +1,292 @@
+//! Reads one segment file from front to back and checks every byte of it on the way.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+
+use super::format::{
+    self, BadHeader, ChainHash, DecodePayloadError, HASH_BYTES, Header, Mark, PREAMBLE_BYTES,
+    RECORD_FRAME_BYTES, RECORD_HEAD_BYTES, RecordHead,
+};
+use crate::model::{Kind, Record, SegmentId};
+
+/// How a record is not what a writer wrote.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRecord {
+    /// The file ends within it: a write was cut short, or the length is damaged.
+    #[error("the file ends within the record ({have} of {need} bytes)")]
+    Incomplete {
+        /// Bytes from the record's first to the file's end.
+        have: u64,
+        /// Bytes that the record says it has.
+        need: u64,
+    },
+    /// The length is over the bound: no writer writes such a record.
+    #[error("the record's length is over the bound")]
+    Length,
+    /// The checksum does not fit the bytes.
+    #[error("the checksum does not match")]
+    Checksum,
+    /// The bytes are intact but do not follow the record before: one was dropped, moved or put in.
+    #[error("the hash does not continue the chain")]
+    Chain,
+    /// A record after the seal.
+    #[error("there is a record after the seal")]
+    AfterSeal,
+}
+
+/// A segment could not be read on.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// The system could not read the file.
+    #[error("read {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The header is bad.
+    #[error("{}: bad header", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// How.
+        #[source]
+        source: BadHeader,
+    },
+    /// A record is bad.
+    #[error("{} at offset {offset}: bad record", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Offset of the record's first byte.
+        offset: u64,
+        /// How.
+        #[source]
+        source: BadRecord,
+    },
+}
+
+impl ScanError {
+    /// Whether the file merely ends too early: on a live segment more may follow.
+    pub(super) const fn is_incomplete(&self) -> bool {
+        matches!(self, Self::Record { source: BadRecord::Incomplete { .. }, .. })
+    }
+}
+
+/// A record as it is in the file.
+#[derive(Clone, Debug)]
+pub(super) struct RawRecord {
+    pub(super) offset: u64,
+    /// The offset after it.
+    pub(super) end: u64,
+    pub(super) kind: Kind,
+    flags: u16,
+    payload: Bytes,
+    pub(super) hash: ChainHash,
+}
+
+impl RawRecord {
+    pub(super) fn decode(self) -> Result<Record, DecodePayloadError> {
+        format::decode(self.kind, self.flags, self.payload)
+    }
+
+    /// The payload as the writer gave it.
+    pub(super) fn payload(&self) -> Result<Bytes, DecodePayloadError> {
+        format::expand(self.flags, self.payload.clone())
+    }
+}
+
+/// Goes through a segment.
+pub(super) struct Scan {
+    path: PathBuf,
+    file: File,
+    mark: Mark,
+    sealed: bool,
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+impl Scan {
+    /// Reads the header.
+    pub(super) fn open(path: &Path) -> Result<(Self, Header), ScanError> {
+        let io = |source| ScanError::Io { path: path.to_owned(), source };
+        let file = File::open(path).map_err(io)?;
+        let mark = Mark { hash: ChainHash([0; HASH_BYTES]), offset: 0, records: 0 };
+        let (window, window_at) = (Vec::new(), 0);
+        let mut scan =
+            Self { path: path.to_owned(), file, mark, sealed: false, window, window_at };
+        let bad = |source| ScanError::Header { path: path.to_owned(), source };
+        let length = format::header_bytes(scan.see(PREAMBLE_BYTES)?).map_err(bad)?;
+        let read = format::decode_header(scan.see(length)?).map_err(bad)?;
+        scan.mark = Mark { hash: read.hash, offset: read.bytes as u64, records: 0 };
+        Ok((scan, read.header))
+    }
+
+    /// Begins at a record. Its link to the one before is checked, what lies before is not.
+    pub(super) fn open_at(path: &Path, offset: u64) -> Result<Self, ScanError> {
+        let (mut scan, _) = Self::open(path)?;
+        if offset > scan.mark.offset {
+            let hash = hash_before(&scan.file, offset);
+            scan.mark = Mark {
+                hash: hash.map_err(|source| ScanError::Io { path: path.to_owned(), source })?,
+                offset,
+                records: 0,
+            };
+        }
+        Ok(scan)
+    }
+
+    /// The state of the chain after the last record read.
+    pub(super) const fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    /// Whether the last record read was the seal.
+    pub(super) const fn is_sealed(&self) -> bool {
+        self.sealed
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How long the file is now.
+    pub(super) fn file_bytes(&self) -> Result<u64, ScanError> {
+        self.file.metadata().map(|metadata| metadata.len()).map_err(|source| self.io(source))
+    }
+
+    /// The next record, or none at the end of the file. After an error the same record is tried again.
+    pub(super) fn next(&mut self) -> Result<Option<RawRecord>, ScanError> {
+        let Mark { hash, offset, records } = self.mark;
+        let head = self.see(RECORD_HEAD_BYTES)?;
+        if head.is_empty() {
+            return Ok(None);
+        }
+        let have = head.len() as u64;
+        let head = head.first_chunk::<RECORD_HEAD_BYTES>().copied();
+        if self.sealed {
+            return Err(self.bad(BadRecord::AfterSeal));
+        }
+        let Some(head) = head else {
+            let need = RECORD_FRAME_BYTES as u64;
+            return Err(self.bad(BadRecord::Incomplete { have, need }));
+        };
+        let Some(head) = RecordHead::decode(&head) else {
+            return Err(self.bad(BadRecord::Length));
+        };
+        let need = head.record_bytes();
+        let bytes = self.see(need)?;
+        if bytes.len() < need {
+            let (have, need) = (bytes.len() as u64, need as u64);
+            return Err(self.bad(BadRecord::Incomplete { have, need }));
+        }
+        let (record, stored) = bytes.split_at(need - HASH_BYTES);
+        if crc32c::crc32c(&record[8..]) != head.crc {
+            return Err(self.bad(BadRecord::Checksum));
+        }
+        let hash = format::link(hash, record);
+        if hash.0 != stored {
+            return Err(self.bad(BadRecord::Chain));
+        }
+        let payload = Bytes::copy_from_slice(&record[RECORD_HEAD_BYTES..]);
+        let end = offset + need as u64;
+        self.mark = Mark { hash, offset: end, records: records + 1 };
+        self.sealed = head.kind == Kind::SEAL;
+        Ok(Some(RawRecord { offset, end, kind: head.kind, flags: head.flags, payload, hash }))
+    }
+
+    /// Up to `bytes` bytes from where the scan stands; fewer only where the file ends.
+    fn see(&mut self, bytes: usize) -> Result<&[u8], ScanError> {
+        let from = self.mark.offset;
+        let at = usize::try_from(from.saturating_sub(self.window_at)).unwrap_or(usize::MAX);
+        let inside = from >= self.window_at && at.saturating_add(bytes) <= self.window.len();
+        let at = if inside {
+            at
+        } else {
+            self.fill(from, bytes.max(WINDOW_BYTES))?;
+            0
+        };
+        let end = at.saturating_add(bytes).min(self.window.len());
+        Ok(self.window.get(at..end).unwrap_or_default())
+    }
+
+    fn fill(&mut self, from: u64, wanted: usize) -> Result<(), ScanError> {
+        // The file's length bounds what a damaged record can make us take.
+        let left = self.file_bytes()?.saturating_sub(from);
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(wanted);
+        self.window.resize(wanted, 0);
+        self.window_at = from;
+        let mut have = 0;
+        while have < wanted {
+            let offset = from + have as u64;
+            match self.file.read_at(&mut self.window[have..], offset) {
+                Ok(0) => break,
+                Ok(bytes) => have += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => {
+                    self.window.clear();
+                    return Err(self.io(source));
+                }
+            }
+        }
+        self.window.truncate(have);
+        Ok(())
+    }
+
+    fn io(&self, source: io::Error) -> ScanError {
+        ScanError::Io { path: self.path.clone(), source }
+    }
+
+    fn bad(&self, source: BadRecord) -> ScanError {
+        ScanError::Record { path: self.path.clone(), offset: self.mark.offset, source }
+    }
+}
+
+/// The hash that ends at this offset.
+pub(super) fn hash_before(file: &File, offset: u64) -> io::Result<ChainHash> {
+    let mut hash = [0; HASH_BYTES];
+    let at = offset.checked_sub(HASH_BYTES as u64).ok_or(io::ErrorKind::InvalidInput)?;
+    file.read_exact_at(&mut hash, at)?;
+    Ok(ChainHash(hash))
+}
+
+/// The directory of segments in a store.
+pub(super) fn segments_directory(store: &Path) -> PathBuf {
+    store.join("segments")
+}
+
+/// The file of a segment.
+pub(super) fn segment_path(store: &Path, segment: SegmentId) -> PathBuf {
+    segments_directory(store).join(format!("{segment}.{SEGMENT_EXTENSION}"))
+}
+
+/// All segments of a store in the order in which they were written.
+pub(super) fn list_segments(store: &Path) -> Result<Vec<(SegmentId, PathBuf)>, ScanError> {
+    let directory = segments_directory(store);
+    let io = |source| ScanError::Io { path: directory.clone(), source };
+    let mut segments = Vec::new();
+    for entry in fs::read_dir(&directory).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.extension().is_none_or(|extension| extension != SEGMENT_EXTENSION) {
+            continue;
+        }
+        let id = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+        if let Some(id) = id {
+            segments.push((id, path));
+        }
+    }
+    segments.sort_unstable();
+    Ok(segments)
+}
+
+/// How much is read at once.
+const WINDOW_BYTES: usize = 256 << 10;
+pub(super) const SEGMENT_EXTENSION: &str = "seg";

@@ -1,0 +1,216 @@
+//! `fdatasync` on its own thread: the writer never waits for the platter, and one call serves all.
+
+use std::{
+    io,
+    sync::{
+        Arc, Condvar, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{
+    disk::DiskFile,
+    recorder::{AppendError, Shared, Waiter, lock},
+};
+
+/// The flushes since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SyncHealth {
+    /// How many.
+    pub count: u64,
+    /// Their time in all.
+    pub total: Duration,
+    /// The last one's time.
+    pub last: Duration,
+    /// The longest one's time.
+    pub longest: Duration,
+}
+
+#[derive(Default)]
+struct State {
+    file: Option<Arc<dyn DiskFile>>,
+    /// The offset up to which the file is written, and up to which it is durable.
+    written: u64,
+    durable: u64,
+    waiters: Vec<Waiter>,
+    /// Since when there is something that is not durable.
+    dirty: Option<Instant>,
+    /// Someone waits for everything written so far.
+    flush: bool,
+    failed: Option<Arc<io::Error>>,
+    stop: bool,
+    idle: bool,
+    running: bool,
+    health: SyncHealth,
+}
+
+/// Makes written bytes durable, at once for waiters and at an interval for the rest.
+pub(super) struct Syncer {
+    state: Mutex<State>,
+    wake: Condvar,
+    done: Condvar,
+    interval: Duration,
+    failed: AtomicBool,
+}
+
+impl Syncer {
+    pub(super) fn new(interval: Duration) -> Self {
+        Self {
+            state: Mutex::default(),
+            wake: Condvar::new(),
+            done: Condvar::new(),
+            interval: interval.min(INTERVAL_MAX),
+            failed: AtomicBool::new(false),
+        }
+    }
+
+    /// Goes on with another file, of which everything up to `offset` is durable.
+    pub(super) fn begin(&self, file: Arc<dyn DiskFile>, offset: u64) {
+        let mut state = lock(&self.state);
+        state.file = Some(file);
+        (state.written, state.durable) = (offset, offset);
+        (state.dirty, state.failed) = (None, None);
+        self.failed.store(false, Ordering::Release);
+    }
+
+    /// The file is written up to here; the waiters wait until that is durable.
+    pub(super) fn wrote(&self, offset: u64, waiters: &mut Vec<Waiter>) {
+        let mut state = lock(&self.state);
+        let was_clean = state.dirty.is_none();
+        state.written = offset;
+        state.dirty.get_or_insert_with(Instant::now);
+        let wanted = !waiters.is_empty();
+        state.waiters.append(waiters);
+        if state.idle && (wanted || was_clean) {
+            drop(state);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Whether the current file's last flush failed.
+    pub(super) fn is_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Waits until everything written is durable.
+    pub(super) fn flush(&self) -> Result<(), Arc<io::Error>> {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(error) = &state.failed {
+                return Err(Arc::clone(error));
+            }
+            if state.durable >= state.written {
+                return Ok(());
+            }
+            state.flush = true;
+            self.wake.notify_one();
+            state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Lets go of the file after a failure: gives back what is certainly durable and who still waits.
+    pub(super) fn abandon(&self) -> (u64, Vec<Waiter>) {
+        let mut state = lock(&self.state);
+        // A flush that still runs must not be taken for one of the next file.
+        while state.running {
+            state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.file = None;
+        state.dirty = None;
+        (state.durable, std::mem::take(&mut state.waiters))
+    }
+
+    /// Ends the thread after a last flush.
+    pub(super) fn stop(&self) {
+        lock(&self.state).stop = true;
+        self.wake.notify_one();
+    }
+
+    pub(super) fn health(&self) -> SyncHealth {
+        lock(&self.state).health
+    }
+
+    /// The thread. It ends when the writer has stopped it and everything is durable or has failed.
+    pub(super) fn run(&self, shared: &Weak<Shared>) {
+        let mut state = lock(&self.state);
+        loop {
+            let now = Instant::now();
+            let dirty = state.file.is_some() && state.failed.is_none() && state.dirty.is_some();
+            let due = state.dirty.map(|since| since + self.interval);
+            let wanted = state.stop || state.flush || !state.waiters.is_empty();
+            if !dirty || !(wanted || due.is_some_and(|due| due <= now)) {
+                if state.stop {
+                    return;
+                }
+                state.idle = true;
+                state = match due.filter(|_| dirty) {
+                    None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+                    Some(due) => {
+                        let wait = due.saturating_duration_since(now);
+                        let woken = self.wake.wait_timeout(state, wait);
+                        woken.unwrap_or_else(PoisonError::into_inner).0
+                    }
+                };
+                state.idle = false;
+                continue;
+            }
+            let Some(file) = state.file.clone() else { continue };
+            let (target, waiters) = (state.written, std::mem::take(&mut state.waiters));
+            state.flush = false;
+            state.dirty = None;
+            state.health.count += 1;
+            state.running = true;
+            drop(state);
+            let result = file.sync_data();
+            let took = now.elapsed();
+            self.settle(result.map(|()| target), took, waiters, shared);
+            state = lock(&self.state);
+        }
+    }
+
+    fn settle(
+        &self,
+        result: io::Result<u64>,
+        took: Duration,
+        waiters: Vec<Waiter>,
+        shared: &Weak<Shared>,
+    ) {
+        let mut state = lock(&self.state);
+        state.health.total += took;
+        state.health.last = took;
+        state.health.longest = state.health.longest.max(took);
+        match result {
+            Ok(target) => {
+                state.durable = target;
+                state.running = false;
+                drop(state);
+                self.done.notify_all();
+                for waiter in waiters {
+                    waiter.settle(Ok(()));
+                }
+            }
+            Err(source) => {
+                let source = Arc::new(source);
+                self.failed.store(true, Ordering::Release);
+                state.failed = Some(Arc::clone(&source));
+                let late = std::mem::take(&mut state.waiters);
+                drop(state);
+                // The writer first: when the waiters hear of it nothing is acknowledged any more.
+                if let Some(shared) = shared.upgrade() {
+                    shared.sync_failed(Arc::clone(&source));
+                }
+                // Only now may the writer go on, or it would take this failure for one of the next file.
+                lock(&self.state).running = false;
+                self.done.notify_all();
+                for waiter in waiters.into_iter().chain(late) {
+                    let source = Arc::clone(&source);
+                    waiter.settle(Err(AppendError::Failed { step: "fdatasync", source }));
+                }
+            }
+        }
+    }
+}
+
+/// Design: everything is durable within 200 ms, of which the flush itself needs a part.
+const INTERVAL_MAX: Duration = Duration::from_millis(150);

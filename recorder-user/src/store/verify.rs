@@ -1,0 +1,352 @@
+//! Checks a store without trusting it: every byte of every segment, the links between them, the bodies.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+use super::{
+    format::{Header, Mark, Previous, Seal},
+    lock,
+    open::LOCK_FILE,
+    recorder::chain,
+    rows::Position,
+    scan::{self, RawRecord, Scan, ScanError},
+};
+use crate::model::{
+    BodyFacts, Chunk, Direction, Ending, ExchangeId, ExchangeSettled, GatewayId, Kind, Record,
+    SegmentId, SessionId,
+};
+
+/// A store could not be checked at all.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// There is no store.
+    #[error("{} is not a store: it has no directory `segments`", path.display())]
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is no such session.
+    #[error("there is no session {0} in the store")]
+    NoSession(SessionId),
+    /// A file could not be read.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+}
+
+/// A segment that was checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SegmentReport {
+    /// Its file.
+    pub file: PathBuf,
+    /// The segment.
+    pub segment: SegmentId,
+    /// Good records in it.
+    pub records: u64,
+    /// Good bytes in it.
+    pub bytes: u64,
+    /// Whether it was ended in order; the one that a gateway writes is not.
+    pub sealed: bool,
+}
+
+/// The first thing that is not as a writer wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FirstBad {
+    /// The file.
+    pub file: PathBuf,
+    /// Offset of the record's first byte; 0 for the header.
+    pub offset: u64,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// What was checked, and what was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifyReport {
+    /// The segments in order, up to the first bad one.
+    pub segments: Vec<SegmentReport>,
+    /// Good records.
+    pub records: u64,
+    /// Bodies whose stored bytes were compared with the hash in their outcome.
+    pub bodies: u64,
+    /// Whether a gateway was writing meanwhile.
+    pub live: bool,
+    /// None if everything is as it was written.
+    pub first_bad: Option<FirstBad>,
+}
+
+impl VerifyReport {
+    /// Whether the store verifies.
+    #[must_use]
+    pub const fn is_ok(&self) -> bool {
+        self.first_bad.is_none()
+    }
+}
+
+/// Checks a whole store.
+///
+/// # Errors
+/// When it cannot be read. What is wrong with it is in the report.
+pub fn verify(store: &Path) -> Result<VerifyReport, VerifyError> {
+    Verifier::new(store, None)?.run()
+}
+
+/// Checks the chain that holds a session, which is the store's, and the bodies of its exchanges.
+///
+/// # Errors
+/// When the store cannot be read or has no such session.
+pub fn verify_session(store: &Path, session: SessionId) -> Result<VerifyReport, VerifyError> {
+    let verifier = Verifier::new(store, Some(session))?;
+    let known = verifier.store.clone();
+    let report = verifier.run()?;
+    if report.is_ok() && !has_session(&known, session) {
+        return Err(VerifyError::NoSession(session));
+    }
+    Ok(report)
+}
+
+fn has_session(store: &Path, session: SessionId) -> bool {
+    super::Reader::on(store).records().flatten().any(|stored| match stored.record {
+        Record::SessionOpened(opened) => opened.session == session,
+        _ => false,
+    })
+}
+
+struct Verifier {
+    store: PathBuf,
+    session: Option<SessionId>,
+    report: VerifyReport,
+    gateway: Option<GatewayId>,
+    before: Option<(Previous, PathBuf, u64)>,
+    bodies: Bodies,
+}
+
+/// Why the check ended early.
+enum Stop {
+    Bad(FirstBad),
+    Error(VerifyError),
+}
+
+impl Verifier {
+    fn new(store: &Path, session: Option<SessionId>) -> Result<Self, VerifyError> {
+        if !scan::segments_directory(store).is_dir() {
+            return Err(VerifyError::NotAStore { path: store.to_owned() });
+        }
+        let live = lock::is_held(&store.join(LOCK_FILE));
+        Ok(Self {
+            store: store.to_owned(),
+            session,
+            report: VerifyReport { live, ..VerifyReport::default() },
+            gateway: None,
+            before: None,
+            bodies: Bodies::default(),
+        })
+    }
+
+    fn run(mut self) -> Result<VerifyReport, VerifyError> {
+        let segments = scan::list_segments(&self.store)?;
+        for (i, (segment, path)) in segments.iter().enumerate() {
+            match self.segment(*segment, path, i + 1 == segments.len()) {
+                Ok(()) => {}
+                Err(Stop::Bad(bad)) => {
+                    self.report.first_bad = Some(bad);
+                    break;
+                }
+                Err(Stop::Error(error)) => return Err(error),
+            }
+        }
+        self.report.bodies = self.bodies.checked;
+        Ok(self.report)
+    }
+
+    fn segment(&mut self, segment: SegmentId, path: &Path, is_last: bool) -> Result<(), Stop> {
+        let (mut scan, header) = Scan::open(path).map_err(stop)?;
+        self.linked(segment, path, &header)?;
+        let result = self.records(segment, &mut scan, is_last);
+        let mark = scan.mark();
+        self.report.records += mark.records;
+        self.report.segments.push(SegmentReport {
+            file: path.to_owned(),
+            segment,
+            records: mark.records,
+            bytes: mark.offset,
+            sealed: scan.is_sealed(),
+        });
+        self.before = Some((Previous { segment, hash: mark.hash }, path.to_owned(), mark.offset));
+        result
+    }
+
+    /// Whether the segment is the one that follows.
+    fn linked(&mut self, segment: SegmentId, path: &Path, header: &Header) -> Result<(), Stop> {
+        let bad = |why: String| Err(Stop::Bad(FirstBad { file: path.to_owned(), offset: 0, why }));
+        if header.segment != segment {
+            return bad(format!("the file's name is not its segment's id {}", header.segment));
+        }
+        if *self.gateway.get_or_insert(header.gateway) != header.gateway {
+            return bad(format!("it was written by another gateway, {}", header.gateway));
+        }
+        match (&self.before, &header.previous) {
+            (None, None) => Ok(()),
+            (None, Some(previous)) => {
+                bad(format!("the segment before it, {}, is missing", previous.segment))
+            }
+            (Some((before, _, _)), None) => {
+                bad(format!("it says it is the first, but {} comes before it", before.segment))
+            }
+            (Some((before, _, _)), Some(previous)) if before.segment != previous.segment => {
+                bad(format!("the segment before it, {}, is missing", previous.segment))
+            }
+            (Some((before, file, offset)), Some(previous)) if before.hash != previous.hash => {
+                let why = format!("it does not end as segment {segment} says that it does");
+                Err(Stop::Bad(FirstBad { file: file.clone(), offset: *offset, why }))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn records(
+        &mut self,
+        segment: SegmentId,
+        scan: &mut Scan,
+        is_last: bool,
+    ) -> Result<(), Stop> {
+        let mut give_up = None;
+        loop {
+            let before = scan.mark();
+            match scan.next() {
+                Ok(None) => return Ok(()),
+                Ok(Some(raw)) => {
+                    give_up = None;
+                    let at = Position { segment, offset: raw.offset };
+                    if let Err(why) = self.record(at, raw, before) {
+                        let file = scan.path().to_owned();
+                        return Err(Stop::Bad(FirstBad { file, offset: at.offset, why }));
+                    }
+                }
+                // A gateway may be in the middle of a write, but not for long.
+                Err(error) if error.is_incomplete() && is_last && self.report.live => {
+                    let give_up = *give_up.get_or_insert(Instant::now() + WRITE_PATIENCE);
+                    if Instant::now() >= give_up {
+                        return Err(stop(error));
+                    }
+                    thread::sleep(WRITE_RETRY);
+                }
+                Err(error) => return Err(stop(error)),
+            }
+        }
+    }
+
+    fn record(&mut self, at: Position, raw: RawRecord, before: Mark) -> Result<(), String> {
+        if raw.kind == Kind::SEAL {
+            let json = raw.payload().map_err(|error| chain(&error))?;
+            let seal: Seal = serde_json::from_slice(&json)
+                .map_err(|_| "the seal is not the expected JSON".to_owned())?;
+            let fits = seal.segment == at.segment
+                && (seal.records, seal.bytes, seal.hash)
+                    == (before.records, before.offset, before.hash);
+            return if fits { Ok(()) } else { Err("the seal's totals are wrong".into()) };
+        }
+        match raw.decode().map_err(|error| chain(&error))? {
+            // What an earlier run left open gets no more bytes.
+            Record::GatewayStarted(_) => self.bodies.open.clear(),
+            Record::ExchangeOpened(opened)
+                if self.session.is_some() && opened.session != self.session =>
+            {
+                self.bodies.passed.insert(opened.exchange);
+            }
+            Record::Chunk(chunk) => self.bodies.chunk(&chunk),
+            Record::ExchangeSettled(settled) => return self.bodies.settled(&settled),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The bodies that are under way.
+#[derive(Default)]
+struct Bodies {
+    open: HashMap<(ExchangeId, Direction), Body>,
+    /// Exchanges of other sessions than the one that is asked for.
+    passed: HashSet<ExchangeId>,
+    checked: u64,
+}
+
+#[derive(Default)]
+struct Body {
+    hasher: Box<blake3::Hasher>,
+    bytes: u64,
+    is_contiguous: bool,
+}
+
+impl Bodies {
+    fn chunk(&mut self, chunk: &Chunk) {
+        if self.passed.contains(&chunk.exchange) {
+            return;
+        }
+        let body = self.open.entry((chunk.exchange, chunk.direction)).or_insert_with(|| Body {
+            is_contiguous: true,
+            ..Body::default()
+        });
+        body.is_contiguous &= chunk.offset == body.bytes;
+        body.bytes += chunk.data.len() as u64;
+        body.hasher.update(&chunk.data);
+    }
+
+    fn settled(&mut self, settled: &ExchangeSettled) -> Result<(), String> {
+        if self.passed.remove(&settled.exchange) {
+            return Ok(());
+        }
+        for (direction, facts) in
+            [(Direction::Request, &settled.request), (Direction::Response, &settled.response)]
+        {
+            let body = self.open.remove(&(settled.exchange, direction)).unwrap_or_else(|| Body {
+                is_contiguous: true,
+                ..Body::default()
+            });
+            // A store that failed meanwhile lost chunks, and the outcome says so.
+            if settled.ending == Ending::RecorderFailed || settled.unrecorded {
+                continue;
+            }
+            if !body.is(facts) {
+                return Err(format!(
+                    "the stored {direction:?} body of exchange {} is not the one that this outcome describes",
+                    settled.exchange
+                ));
+            }
+            self.checked += 1;
+        }
+        Ok(())
+    }
+}
+
+impl Body {
+    fn is(&self, facts: &BodyFacts) -> bool {
+        self.is_contiguous
+            && self.bytes == facts.stored_bytes
+            && (facts.hash.is_empty() || self.hasher.finalize().to_hex().as_str() == facts.hash)
+    }
+}
+
+fn stop(error: ScanError) -> Stop {
+    match error {
+        ScanError::Io { .. } => Stop::Error(error.into()),
+        ScanError::Header { path, source } => {
+            Stop::Bad(FirstBad { file: path, offset: 0, why: format!("bad header: {source}") })
+        }
+        ScanError::Record { path, offset, source } => {
+            Stop::Bad(FirstBad { file: path, offset, why: source.to_string() })
+        }
+    }
+}
+
+/// How long a record of a live store may stay half-written before it is called bad.
+const WRITE_PATIENCE: Duration = Duration::from_secs(2);
+const WRITE_RETRY: Duration = Duration::from_millis(20);

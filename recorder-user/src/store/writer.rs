@@ -1,0 +1,450 @@
+//! The writer thread: encodes, chains and writes batches; rotates; finds its way after a failure.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use super::{
+    Clock,
+    disk::{Disk, DiskFile},
+    format::{ChainHash, Encoder, Header, Mark, Previous, SealedBy},
+    index::{Feed, Item},
+    recorder::{AppendError, Entry, Shared, Waiter, Work, chain},
+    rows::Position,
+    scan::{segment_path, segments_directory},
+    sync::Syncer,
+};
+use crate::model::{BootId, GatewayId, Kind, Record, SegmentId};
+
+/// What makes segments.
+pub(super) struct Maker {
+    pub(super) store: PathBuf,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) clock: Clock,
+    pub(super) gateway: GatewayId,
+    pub(super) boot: BootId,
+    /// The greatest id so far: ids must sort in the order of the chain, whatever the clock does.
+    pub(super) last: Option<SegmentId>,
+}
+
+/// The segment that is written.
+pub(super) struct Segment {
+    pub(super) id: SegmentId,
+    pub(super) file: Arc<dyn DiskFile>,
+    encoder: Encoder,
+    /// The chain after the last successful write; the encoder may be ahead of it.
+    pub(super) written: Mark,
+    sealed: bool,
+}
+
+impl Segment {
+    /// Writes records before the writer runs; they are durable when it returns.
+    pub(super) fn write_now(&mut self, records: Vec<Record>) -> Result<Vec<Item>, AppendError> {
+        let mut bytes = Vec::new();
+        let mut items = Vec::new();
+        for record in records {
+            let offset = self.encoder.record(&record, &mut bytes).map_err(|too_large| {
+                AppendError::TooLarge { bytes: too_large.bytes }
+            })?;
+            let Mark { hash, offset: end, .. } = self.encoder.mark();
+            let at = Position { segment: self.id, offset };
+            items.push(Item { at, end, hash, record });
+        }
+        let written = self.file.write_all_at(&bytes, self.written.offset);
+        written.and_then(|()| self.file.sync_data()).map_err(|source| AppendError::Failed {
+            step: "writing the first records",
+            source: Arc::new(source),
+        })?;
+        self.written = self.encoder.mark();
+        Ok(items)
+    }
+}
+
+impl Maker {
+    /// Makes a segment and proves that it can be written: header, `fdatasync`, name, directory.
+    pub(super) fn segment(&mut self, previous: Option<Previous>) -> Result<Segment, AppendError> {
+        let failed = |step| move |source| AppendError::Failed { step, source: Arc::new(source) };
+        let id = next_id(self.last);
+        let header = Header {
+            segment: id,
+            gateway: self.gateway,
+            boot: self.boot,
+            key: String::new(),
+            created: (self.clock)(),
+            previous,
+        };
+        let mut bytes = Vec::new();
+        let encoder = Encoder::begin(&header, &mut bytes);
+        let path = segment_path(&self.store, id);
+        let new = path.with_extension(NEW_EXTENSION);
+        let made = (|| {
+            let file = self.disk.create(&new).map_err(failed("creating a segment"))?;
+            file.write_all_at(&bytes, 0).map_err(failed("writing a segment's header"))?;
+            file.sync_data().map_err(failed("fdatasync of a segment's header"))?;
+            self.disk.publish(&new, &path).map_err(failed("naming a segment"))?;
+            Ok(file)
+        })();
+        // A leftover holds a header and nothing else, under whichever name.
+        let file = made.inspect_err(|_| {
+            for leftover in [&new, &path] {
+                drop(std::fs::remove_file(leftover));
+            }
+        })?;
+        self.last = Some(id);
+        let written = encoder.mark();
+        Ok(Segment { id, file, encoder, written, sealed: false })
+    }
+}
+
+fn next_id(last: Option<SegmentId>) -> SegmentId {
+    let id = SegmentId::new();
+    match last {
+        Some(last) if id <= last => {
+            let next = u128::from_be_bytes(*last.as_bytes()).saturating_add(1);
+            SegmentId::from_bytes(next.to_be_bytes())
+        }
+        _ => id,
+    }
+}
+
+/// Removes what a crash left of making a segment: it holds nothing that was acknowledged.
+pub(super) fn remove_leftovers(store: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(segments_directory(store))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == NEW_EXTENSION) {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The thread's state.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) sync: Arc<Syncer>,
+    pub(super) index: Arc<Feed>,
+    maker: Maker,
+    segment: Segment,
+    segment_bytes_max: u64,
+    /// Encoded and not yet written, with those who wait, the room to give back, and what the index gets.
+    buffer: Vec<u8>,
+    written_waiters: Vec<Waiter>,
+    durable_waiters: Vec<Waiter>,
+    room: u32,
+    reserved: usize,
+    items: Vec<Item>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        maker: Maker,
+        segment: Segment,
+        segment_bytes_max: u64,
+    ) -> Self {
+        let (sync, index) = (Arc::clone(&shared.sync), Arc::clone(&shared.index));
+        sync.begin(Arc::clone(&segment.file), segment.written.offset);
+        shared.at(segment.id, segment.written.offset);
+        Self {
+            shared,
+            sync,
+            index,
+            maker,
+            segment,
+            segment_bytes_max,
+            buffer: Vec::new(),
+            written_waiters: Vec::new(),
+            durable_waiters: Vec::new(),
+            room: 0,
+            reserved: 0,
+            items: Vec::new(),
+        }
+    }
+
+    /// The thread.
+    pub(super) fn run(mut self) {
+        let mut batch = Vec::new();
+        let closing = loop {
+            let done = match self.shared.take(&mut batch) {
+                Work::Batch => self.write(&mut batch),
+                Work::SyncFailed(source) => {
+                    Err(AppendError::Failed { step: "fdatasync", source })
+                }
+                Work::Stop(closing) => break closing,
+            };
+            if let Err(error) = done
+                && !self.outlast(&error, &mut batch)
+            {
+                // Asked to stop while the disk does not work: there is nothing to seal.
+                self.end(None, &Err(error));
+                return;
+            }
+            shrink(&mut self.buffer);
+        };
+        // Without someone who closes it the store was dropped: that is not an orderly end.
+        let result = match &closing {
+            Some(_) => self.seal(SealedBy::Close),
+            None => self.flush(),
+        };
+        self.end(closing, &result);
+    }
+
+    fn end(&self, closing: Option<tokio::sync::oneshot::Sender<Answer>>, result: &Answer) {
+        self.sync.stop();
+        let (rest, late) = self.shared.close();
+        for waiter in rest.into_iter().filter_map(|entry| entry.waiter) {
+            waiter.settle(Err(AppendError::Closed));
+        }
+        if let Some(closing) = closing.or(late) {
+            drop(closing.send(result.clone()));
+        }
+    }
+
+    /// Encodes and writes a batch, in one write if it is not very long.
+    fn write(&mut self, batch: &mut Vec<Entry>) -> Answer {
+        let mut entries = batch.drain(..);
+        let done = loop {
+            let Some(entry) = entries.next() else { break self.put() };
+            self.encode(entry);
+            if self.buffer.len() >= WRITE_BYTES_MAX {
+                let done = self.put();
+                if done.is_err() {
+                    break done;
+                }
+            }
+        };
+        if let Err(error) = &done {
+            // The rest of the batch was never tried: its waiters hear the same.
+            for entry in entries {
+                self.shared.free(entry.room, entry.reserved);
+                if let Some(waiter) = entry.waiter {
+                    waiter.settle(Err(error.clone()));
+                }
+            }
+        }
+        done
+    }
+
+    fn encode(&mut self, entry: Entry) {
+        let Entry { record, room, reserved, waiter } = entry;
+        self.room += room;
+        self.reserved += reserved;
+        match self.segment.encoder.record(&record, &mut self.buffer) {
+            Ok(offset) => {
+                let Mark { hash, offset: end, .. } = self.segment.encoder.mark();
+                let at = Position { segment: self.segment.id, offset };
+                self.items.push(Item { at, end, hash, record: lighten(record) });
+                match waiter {
+                    Some(waiter) if waiter.durable => self.durable_waiters.push(waiter),
+                    Some(waiter) => self.written_waiters.push(waiter),
+                    None => {}
+                }
+            }
+            Err(too_large) => {
+                let error = AppendError::TooLarge { bytes: too_large.bytes };
+                tracing::error!(error = %error, "a record was not kept");
+                self.shared.refused(&error);
+                if let Some(waiter) = waiter {
+                    waiter.settle(Err(error));
+                }
+            }
+        }
+    }
+
+    /// Writes what is encoded and tells everyone.
+    fn put(&mut self) -> Answer {
+        if self.buffer.is_empty() {
+            self.shared.free(std::mem::take(&mut self.room), std::mem::take(&mut self.reserved));
+            return Ok(());
+        }
+        let from = self.segment.written;
+        let written = self.segment.file.write_all_at(&self.buffer, from.offset);
+        written.map_err(|source| AppendError::Failed {
+            step: "writing a segment",
+            source: Arc::new(source),
+        })?;
+        if self.sync.is_failed() {
+            // The flusher found out meanwhile: from there on nothing is acknowledged.
+            let source = Arc::new(io::Error::other("the segment's last flush failed"));
+            return Err(AppendError::Failed { step: "fdatasync", source });
+        }
+        let mark = self.segment.encoder.mark();
+        self.segment.written = mark;
+        self.sync.wrote(mark.offset, &mut self.durable_waiters);
+        for waiter in self.written_waiters.drain(..) {
+            waiter.settle(Ok(()));
+        }
+        self.shared.free(std::mem::take(&mut self.room), std::mem::take(&mut self.reserved));
+        self.shared.written_bytes.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
+        self.shared.records.fetch_add(mark.records - from.records, Ordering::Relaxed);
+        self.shared.writes.fetch_add(1, Ordering::Relaxed);
+        self.shared.at(self.segment.id, mark.offset);
+        self.buffer.clear();
+        self.index.push(&mut self.items);
+        if mark.offset >= self.segment_bytes_max { self.rotate() } else { Ok(()) }
+    }
+
+    fn rotate(&mut self) -> Answer {
+        self.seal(SealedBy::Rotation)?;
+        let previous = Previous { segment: self.segment.id, hash: self.segment.written.hash };
+        let next = self.maker.segment(Some(previous))?;
+        self.begin(next);
+        Ok(())
+    }
+
+    fn begin(&mut self, segment: Segment) {
+        self.segment = segment;
+        self.sync.begin(Arc::clone(&self.segment.file), self.segment.written.offset);
+        self.shared.at(self.segment.id, self.segment.written.offset);
+    }
+
+    /// Ends the segment; returns when all of it is durable.
+    fn seal(&mut self, by: SealedBy) -> Answer {
+        let Segment { id, file, encoder, written, sealed } = &mut self.segment;
+        let from = written.offset;
+        encoder.seal(*id, (self.maker.clock)(), by, 0, &mut self.buffer);
+        let Mark { hash, offset: end, .. } = encoder.mark();
+        file.write_all_at(&self.buffer, from).map_err(|source| AppendError::Failed {
+            step: "writing a seal",
+            source: Arc::new(source),
+        })?;
+        *written = encoder.mark();
+        *sealed = true;
+        self.buffer.clear();
+        self.sync.wrote(self.segment.written.offset, &mut self.durable_waiters);
+        self.shared.at(self.segment.id, self.segment.written.offset);
+        // Nothing is derived from a seal, but the index must say that it covers it.
+        let at = Position { segment: self.segment.id, offset: from };
+        let record = Record::Unknown { kind: Kind::SEAL, payload: bytes::Bytes::new() };
+        self.items.push(Item { at, end, hash, record });
+        self.index.push(&mut self.items);
+        self.flush()
+    }
+
+    fn flush(&self) -> Answer {
+        let failed = |source| AppendError::Failed { step: "fdatasync", source };
+        self.sync.flush().map_err(failed)
+    }
+
+    /// After a failure: refuses everything until a new segment has proven writable. False when it is
+    /// asked to stop before that.
+    fn outlast(&mut self, error: &AppendError, batch: &mut Vec<Entry>) -> bool {
+        tracing::error!(error = %chain(error), "the store failed; nothing is recorded until it works");
+        let sealed = self.segment.written.offset;
+        self.shared.fail(error, batch);
+        let (durable, flushing) = self.sync.abandon();
+        let queued = batch.drain(..).filter_map(|entry| {
+            self.shared.free(entry.room, entry.reserved);
+            entry.waiter
+        });
+        let waiting = self.written_waiters.drain(..).chain(self.durable_waiters.drain(..));
+        for waiter in waiting.chain(flushing).chain(queued) {
+            waiter.settle(Err(error.clone()));
+        }
+        self.shared.free(std::mem::take(&mut self.room), std::mem::take(&mut self.reserved));
+        self.buffer.clear();
+        self.items.clear();
+        let mut old = Unfinished { durable: durable.min(sealed), end: None };
+        let mut attempts = 0;
+        loop {
+            let result = self.go_on(&mut old);
+            if let Err(error) = &result {
+                tracing::warn!(error = %chain(error), attempts, "the store does not work yet");
+            } else {
+                tracing::info!(attempts, "the store works again, in a new segment");
+            }
+            self.shared.attempted(&result);
+            if result.is_ok() {
+                return true;
+            }
+            attempts += 1;
+            if self.shared.pause(RETRY) {
+                return false;
+            }
+        }
+    }
+
+    fn go_on(&mut self, old: &mut Unfinished) -> Answer {
+        let hash = match old.end {
+            Some(hash) => hash,
+            None => match self.finish(old.durable) {
+                Ok(hash) => *old.end.insert(hash),
+                // A bad file must not keep a good disk from being used. The next start seals it.
+                Err(error) => {
+                    tracing::warn!(error = %error, "the failed segment could not be sealed");
+                    self.segment.written.hash
+                }
+            },
+        };
+        let segment = self.segment.id;
+        let next = self.maker.segment(Some(Previous { segment, hash }))?;
+        self.begin(next);
+        Ok(())
+    }
+
+    /// Cuts what was not acknowledged, writes again what may not have reached the platter, and seals.
+    ///
+    /// After a failed `fdatasync` the kernel takes the pages for clean, so that a second call would prove
+    /// nothing: they must be written anew.
+    fn finish(&self, durable: u64) -> io::Result<ChainHash> {
+        let Segment { id, file, written, sealed, .. } = &self.segment;
+        file.set_len(written.offset)?;
+        let mut from = durable;
+        let mut bytes = Vec::new();
+        while from < written.offset {
+            let left = usize::try_from(written.offset - from).unwrap_or(usize::MAX);
+            bytes.resize(left.min(WRITE_BYTES_MAX), 0);
+            file.read_exact_at(&mut bytes, from)?;
+            file.write_all_at(&bytes, from)?;
+            from += bytes.len() as u64;
+        }
+        if *sealed {
+            return file.sync_data().map(|()| written.hash);
+        }
+        let mut encoder = Encoder::resume(*written);
+        let mut seal = Vec::new();
+        encoder.seal(*id, (self.maker.clock)(), SealedBy::Failure, 0, &mut seal);
+        let sealed = file.write_all_at(&seal, written.offset).and_then(|()| file.sync_data());
+        if let Err(error) = sealed {
+            // A part of a seal must not stay, or the file would end in a torn record.
+            file.set_len(written.offset)?;
+            return Err(error);
+        }
+        Ok(encoder.mark().hash)
+    }
+}
+
+/// The segment that failed.
+struct Unfinished {
+    /// Up to here it was durable before the failure.
+    durable: u64,
+    /// Its last hash, once it is sealed.
+    end: Option<ChainHash>,
+}
+
+type Answer = Result<(), AppendError>;
+
+/// The index needs the time of a chunk, not its bytes.
+fn lighten(mut record: Record) -> Record {
+    if let Record::Chunk(chunk) = &mut record {
+        chunk.data = bytes::Bytes::new();
+    }
+    record
+}
+
+/// A rare large batch must not keep its memory for ever.
+fn shrink(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > 4 * WRITE_BYTES_MAX {
+        buffer.shrink_to(WRITE_BYTES_MAX);
+    }
+}
+
+/// A longer batch is written in parts, so that the first of it is acknowledged early.
+const WRITE_BYTES_MAX: usize = 1 << 20;
+/// How long the writer waits between attempts to write again; a probe asks for one at once.
+const RETRY: Duration = Duration::from_millis(250);
+/// A segment's name until its header is durable.
+const NEW_EXTENSION: &str = "new";

@@ -118,7 +118,7 @@ async fn respond(
     headers::strip_response(&mut parts.headers);
     lease.connection().carries(Some(opened.exchange.session().id()));
     let head = redact::response_head(parts.status.as_u16(), &parts.headers);
-    let plan = BodyPlan::response(&opened.info, &head, &opened.obligations);
+    let plan = BodyPlan::response(&opened.info, &opened.head, &head, &opened.obligations);
     let content_type = head.header("content-type").map(str::to_owned);
     opened.exchange.answered(lease, head);
     let bodyless = body.is_end_stream()

@@ -8,7 +8,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use recorder_user::{
     effect::Observer,
-    model::{Direction, Level, Obligations, Record, RequestEnded},
+    model::{Direction, Level, Obligations, Record, RequestEnded, RequestHead},
     redact::BodyPlan,
     store::Need,
 };
@@ -42,6 +42,8 @@ pub struct Opened {
     pub headers: HeaderMap,
     /// The body.
     pub body: RequestBody,
+    /// The request's head as recorded: redaction of the response looks at it.
+    pub head: RequestHead,
     /// What the verdict adds.
     pub obligations: Obligations,
     /// What is asked.
@@ -152,6 +154,7 @@ pub async fn open(
         target,
         headers: parts.headers,
         body,
+        head,
         obligations,
         info,
         task,

@@ -19,5 +19,6 @@ pub mod port;
 pub mod process;
 pub mod prometheus;
 pub mod recorder;
+pub mod theft;
 pub mod tools;
 pub mod wait;

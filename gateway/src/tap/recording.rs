@@ -39,7 +39,7 @@ impl Recording {
         plan: BodyPlan,
         key: &Arc<RedactKey>,
     ) -> Self {
-        let redactor = Redactor::new(plan, key);
+        let redactor = Redactor::new(plan, Arc::clone(key));
         let state = State::Running(Box::new(redactor));
         Self { exchange, direction, received, state, offset: 0, out: Vec::new() }
     }

@@ -99,7 +99,9 @@ Examples:
         target: Option<String>,
     },
     /// Delete the index and build it again from the segments. The gateway must not be running.
-    #[command(after_help = "The segments are the truth; the index only makes reading fast. No record is touched.")]
+    #[command(
+        after_help = "The segments are the truth; the index only makes reading fast. No record is touched."
+    )]
     Reindex,
     /// Show what the kernel witness could see in the latest run of the gateway.
     #[command(after_help = "\
@@ -220,7 +222,8 @@ mod tests {
 
     #[test]
     fn global_options_may_stand_after_the_verb() {
-        let cli = Cli::try_parse_from(["recorder", "ls", "--json", "--store", "d"]).expect("parses");
+        let cli =
+            Cli::try_parse_from(["recorder", "ls", "--json", "--store", "d"]).expect("parses");
         assert!(cli.json && cli.store.is_some_and(|dir| dir.as_os_str() == "d"));
     }
 

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::replay::LoadError;
+use crate::{model::ExchangeId, replay::LoadError};
 
 /// How a run ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,9 @@ pub enum CliError {
         /// As typed.
         id: String,
     },
+    /// The index has a row of it, but its records are not where they were.
+    #[error("the records of exchange {0} cannot be read")]
+    Damaged(ExchangeId),
     /// Several have.
     #[error("{id:?} is not unique: {}", candidates.join(", "))]
     Ambiguous {
@@ -100,7 +103,7 @@ impl CliError {
     #[must_use]
     pub const fn code(&self) -> u8 {
         match self {
-            Self::NotFound { .. } | Self::NoGateway => 1,
+            Self::NotFound { .. } | Self::NoGateway | Self::Damaged(_) => 1,
             _ => 2,
         }
     }
@@ -126,7 +129,7 @@ impl CliError {
                 "check that you may read {0}, then try: recorder verify {0}",
                 directory.display()
             ),
-            Self::Load(_) => "find the damage with: recorder verify".into(),
+            Self::Load(_) | Self::Damaged(_) => "find the damage with: recorder verify".into(),
             Self::NotFound { what: "session", .. } => "list the sessions with: recorder ls".into(),
             Self::NotFound { .. } => {
                 "list sessions with: recorder ls, exchanges with: recorder search --json".into()

@@ -24,8 +24,17 @@ pub(super) fn run(library: Library, screen: &mut Screen<'_>) -> Result<Outcome, 
         return Ok(Outcome::Fine);
     }
     let header = [
-        "SESSION", "STATE", "PRINCIPAL", "CLUSTER", "TASK", "STARTED (UTC)", "LASTED", "EXCHANGES",
-        "DENIED", "EFFECTS", "ACCOUNT",
+        "SESSION",
+        "STATE",
+        "PRINCIPAL",
+        "CLUSTER",
+        "TASK",
+        "STARTED (UTC)",
+        "LASTED",
+        "EXCHANGES",
+        "DENIED",
+        "EFFECTS",
+        "ACCOUNT",
     ];
     screen.table(&header, sessions.iter().map(cells).collect())?;
     Ok(Outcome::Fine)

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{CliError, Outcome, library::failed, screen::Screen};
+use super::{CliError, Outcome, library::failed, screen::Screen, units};
 use crate::store;
 
 #[derive(Serialize)]
@@ -19,7 +19,11 @@ pub(super) fn run(directory: &Path, screen: &mut Screen<'_>) -> Result<Outcome, 
     if screen.json {
         screen.object(&ReindexLine { sessions: built.sessions, exchanges: built.exchanges })?;
     } else {
-        screen.line(&format!("{} sessions, {} exchanges", built.sessions, built.exchanges))?;
+        screen.line(&format!(
+            "indexed {}, {}",
+            units::count(built.sessions, "session"),
+            units::count(built.exchanges, "exchange"),
+        ))?;
     }
     Ok(Outcome::Fine)
 }

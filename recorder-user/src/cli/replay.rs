@@ -39,7 +39,11 @@ pub(super) fn run(
         (false, None, terminal) => terminal.then_some(1.0),
     };
     let pace = Pace { speed, wait_max: args.max_wait };
-    if screen.json { replay_json::play(&timeline, pace, screen)? } else { play(&timeline, pace, screen)? }
+    if screen.json {
+        replay_json::play(&timeline, pace, screen)?
+    } else {
+        play(&timeline, pace, screen)?
+    }
     Ok(Outcome::Fine)
 }
 
@@ -97,7 +101,8 @@ fn play(timeline: &Timeline, pace: Pace, screen: &mut Screen<'_>) -> Result<(), 
                 last_command = Some(command);
                 exchange_line(timeline, index, label.as_deref().unwrap_or(""), &columns, look)
             }
-            What::Frame(index, number) => timeline.frame(index, number)
+            What::Frame(index, number) => timeline
+                .frame(index, number)
                 .map(|frame| text::frame(frame, &timeline.exchanges[index].resource))
                 .map(|frame| format!("{:w$}  ~ {frame}", "", w = columns.command))
                 .unwrap_or_default(),
@@ -199,13 +204,21 @@ fn closing(
     screen: &mut Screen<'_>,
 ) -> Result<(), CliError> {
     let view = &timeline.session;
+    let changed = match text::effects(view.effects).as_str() {
+        "-" => "nothing changed".to_owned(),
+        effects => format!("objects: {effects}"),
+    };
+    let commands = u64::try_from(timeline.commands.len()).unwrap_or(u64::MAX);
     screen.line(&format!(
-        "{} exchanges in {} commands; objects: {}; {} denied",
-        view.exchanges,
-        timeline.commands.len(),
-        text::effects(view.effects),
+        "{} in {}; {changed}; {} denied",
+        units::count(view.exchanges, "exchange"),
+        units::count(commands, "command"),
         view.denied,
     ))?;
+    if timeline.is_cut {
+        let told = timeline.exchanges.len();
+        screen.line(&format!("only the first {told} exchanges are told; search has the rest"))?;
+    }
     let mut lines = Vec::new();
     for history in &summary.objects {
         lines.push(history_text(history));

@@ -34,20 +34,10 @@ enum EventLine<'a> {
     },
     /// A frame was delivered.
     #[serde(rename_all = "camelCase")]
-    Frame {
-        at_us: i64,
-        time: Timestamp,
-        exchange: ExchangeId,
-        frame: &'a Frame,
-    },
+    Frame { at_us: i64, time: Timestamp, exchange: ExchangeId, frame: &'a Frame },
     /// A stream, or an exchange that did not finish, ended.
     #[serde(rename_all = "camelCase")]
-    Ended {
-        at_us: i64,
-        time: Timestamp,
-        exchange: ExchangeId,
-        ending: Option<Ending>,
-    },
+    Ended { at_us: i64, time: Timestamp, exchange: ExchangeId, ending: Option<Ending> },
     /// The session ended.
     #[serde(rename_all = "camelCase")]
     End { at_us: i64, time: Timestamp },
@@ -61,11 +51,16 @@ enum EventLine<'a> {
         unknown: usize,
         gaps: usize,
         connection_gap_bytes: u64,
+        is_cut: bool,
     },
 }
 
 /// Plays a timeline as one JSON object a line.
-pub(super) fn play(timeline: &Timeline, pace: Pace, screen: &mut Screen<'_>) -> Result<(), CliError> {
+pub(super) fn play(
+    timeline: &Timeline,
+    pace: Pace,
+    screen: &mut Screen<'_>,
+) -> Result<(), CliError> {
     let session = SessionLine::from(&timeline.session);
     screen.object(&EventLine::Session { session, witness: timeline.witness.as_ref() })?;
     let commands = timeline.command_indices();
@@ -107,6 +102,7 @@ pub(super) fn play(timeline: &Timeline, pace: Pace, screen: &mut Screen<'_>) -> 
         unknown: summary.unknown.len(),
         gaps: summary.gaps.len(),
         connection_gap_bytes: summary.connection_gap_bytes,
+        is_cut: timeline.is_cut,
     })?;
     Ok(())
 }

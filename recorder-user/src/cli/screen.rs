@@ -1,6 +1,7 @@
 //! Where output goes and how it may look: the only place that knows of terminals and colours.
 
 use std::{
+    ffi::OsString,
     io::{self, IsTerminal as _, Write},
     time::Duration,
 };
@@ -43,9 +44,13 @@ impl Look {
     /// As standard output and `NO_COLOR` (<https://no-color.org>) ask.
     #[must_use]
     pub fn of_stdout() -> Self {
-        let terminal = io::stdout().is_terminal();
-        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let variable = |name| std::env::var_os(name);
+        Self::new(io::stdout().is_terminal(), variable("NO_COLOR"), variable("TERM"))
+    }
+
+    fn new(terminal: bool, no_color: Option<OsString>, term: Option<OsString>) -> Self {
+        let unwanted = no_color.is_some_and(|value| !value.is_empty());
+        let dumb = term.is_some_and(|term| term == "dumb");
         Self { terminal, colour: terminal && !unwanted && !dumb }
     }
 
@@ -165,6 +170,18 @@ mod tests {
         assert!(text.contains('\u{1b}'), "{text:?}");
         assert!(!text.contains("\u{1b}[31ma\u{1b}[31m"), "{text:?}");
         assert!(text.contains("\\u{1b}"), "{text:?}");
+    }
+
+    #[test]
+    fn colours_are_for_terminals_that_want_them() {
+        let colour = |terminal, no_color: Option<&str>, term: &str| {
+            Look::new(terminal, no_color.map(Into::into), Some(term.into())).colour
+        };
+        assert!(colour(true, None, "xterm"));
+        assert!(colour(true, Some(""), "xterm"));
+        assert!(!colour(true, Some("1"), "xterm"));
+        assert!(!colour(true, None, "dumb"));
+        assert!(!colour(false, None, "xterm"));
     }
 
     #[test]

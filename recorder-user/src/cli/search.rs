@@ -39,8 +39,16 @@ pub(super) fn run(
         writeln!(screen.err, "nothing found")?;
     } else {
         let header = [
-            "EXCHANGE", "SESSION", "TIME (UTC)", "PRINCIPAL", "COMMAND", "REQUEST", "STATUS",
-            "LATENCY", "OUTCOME", "ACCOUNT",
+            "EXCHANGE",
+            "SESSION",
+            "TIME (UTC)",
+            "PRINCIPAL",
+            "COMMAND",
+            "REQUEST",
+            "STATUS",
+            "LATENCY",
+            "OUTCOME",
+            "ACCOUNT",
         ];
         screen.table(&header, rows.iter().map(cells).collect())?;
     }
@@ -52,11 +60,8 @@ pub(super) fn run(
 }
 
 fn query(library: &Library, args: &SearchArgs, now: Timestamp) -> Result<Query, CliError> {
-    let bad = |option, text: &str, why: String| CliError::BadOption {
-        option,
-        text: text.into(),
-        why,
-    };
+    let bad =
+        |option, text: &str, why: String| CliError::BadOption { option, text: text.into(), why };
     let session = match &args.session {
         Some(id) => Some(library.find_session(id)?.session),
         None => None,

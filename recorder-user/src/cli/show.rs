@@ -10,9 +10,7 @@ use super::{
     text, units,
 };
 use crate::{
-    model::{
-        Account, BodyFacts, Direction, ExchangeOpened, Principal, SocketEvidence, TokenFacts,
-    },
+    model::{Account, BodyFacts, Direction, ExchangeOpened, Principal, SocketEvidence, TokenFacts},
     replay::{BODY_BYTES_MAX, Form, assemble, indent_json, is_stream, readable, watch_frames},
     store::{ExchangeRecords, ExchangeRow, Query, SessionView},
 };
@@ -30,11 +28,7 @@ pub(super) fn run(
     Ok(Outcome::Fine)
 }
 
-fn session(
-    library: Library,
-    view: &SessionView,
-    screen: &mut Screen<'_>,
-) -> Result<(), CliError> {
+fn session(library: Library, view: &SessionView, screen: &mut Screen<'_>) -> Result<(), CliError> {
     let query = Query { session: Some(view.session), ..Query::default() };
     let rows = library.search(&query)?;
     let witness = library.witness_before(view.first);
@@ -71,15 +65,11 @@ fn cells(view: &SessionView, row: &ExchangeRow) -> Vec<(String, Ink)> {
     ]
 }
 
-fn exchange(
-    library: Library,
-    row: &ExchangeRow,
-    screen: &mut Screen<'_>,
-) -> Result<(), CliError> {
+fn exchange(library: Library, row: &ExchangeRow, screen: &mut Screen<'_>) -> Result<(), CliError> {
     let records = library.records(row)?;
     drop(library);
     let Some(records) = records else {
-        return Err(CliError::NotFound { what: "exchange", id: row.exchange.to_string() });
+        return Err(CliError::Damaged(row.exchange));
     };
     if screen.json {
         screen.object(&ExchangeShown::new(row, &records))?;
@@ -107,7 +97,10 @@ fn facts(row: &ExchangeRow, records: &ExchangeRecords, look: Look) -> Vec<(&'sta
     if let Some(token) = &opened.token {
         facts.push(("token", token_text(token)));
     }
-    facts.push(("from", format!("{}  {}", text::short(&opened.peer, 80), text::short(&row.user_agent, 200))));
+    facts.push((
+        "from",
+        format!("{}  {}", text::short(&opened.peer, 80), text::short(&row.user_agent, 200)),
+    ));
     if let Some(command) = &opened.command {
         let words = format!("{} ({})", command.name, command.id);
         facts.push(("command", text::short(&words, 200)));
@@ -118,7 +111,8 @@ fn facts(row: &ExchangeRow, records: &ExchangeRecords, look: Look) -> Vec<(&'sta
     facts.push(("request", text::short(&text::request(row, 0), 400)));
     facts.push(("verdict", verdict(row, opened)));
     let (outcome, ink) = text::outcome(row, &row.objects);
-    facts.push(("outcome", format!("{} {}", text::status(row.status).0, look.paint(ink, &outcome))));
+    facts
+        .push(("outcome", format!("{} {}", text::status(row.status).0, look.paint(ink, &outcome))));
     if let Some(refusal) = &opened.refusal {
         facts.push(("told", text::short(&refusal.message, 400)));
     }
@@ -155,13 +149,15 @@ fn principal(who: &Principal) -> String {
         [] => String::new(),
         groups => format!(", groups {}", groups.join(", ")),
     };
-    let words = format!("{} (issuer {}, subject {}{groups})", who.username, who.issuer, who.subject);
+    let words =
+        format!("{} (issuer {}, subject {}{groups})", who.username, who.issuer, who.subject);
     text::short(&words, 400)
 }
 
 fn token_text(token: &TokenFacts) -> String {
-    let expires =
-        token.expires.map_or_else(String::new, |time| format!(", expires {}", units::short_time(time)));
+    let expires = token
+        .expires
+        .map_or_else(String::new, |time| format!(", expires {}", units::short_time(time)));
     format!("id {}{expires}", text::short(&token.id, 120))
 }
 
@@ -171,7 +167,11 @@ fn verdict(row: &ExchangeRow, opened: &ExchangeOpened) -> String {
         [] => "no policy applied".into(),
         policies => format!("by {}", text::short(&policies.join(", "), 400)),
     };
-    let mut words = format!("{} {by} (policy set {})", verdict.decision.as_str(), text::short(&row.policy_set, 80));
+    let mut words = format!(
+        "{} {by} (policy set {})",
+        verdict.decision.as_str(),
+        text::short(&row.policy_set, 80)
+    );
     for error in &verdict.errors {
         words = format!("{words}; error: {}", text::short(error, 200));
     }
@@ -281,7 +281,10 @@ fn headers(
     screen: &mut Screen<'_>,
 ) -> Result<(), CliError> {
     for (name, value) in headers {
-        screen.line(&format!("{mark} {}", text::short(&format!("{name}: {value}"), HEADER_CHARS_MAX)))?;
+        screen.line(&format!(
+            "{mark} {}",
+            text::short(&format!("{name}: {value}"), HEADER_CHARS_MAX)
+        ))?;
     }
     Ok(())
 }

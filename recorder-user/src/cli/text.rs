@@ -191,7 +191,8 @@ pub(super) fn frame(frame: &Frame, resource: &str) -> String {
         (namespace, name) => format!("{namespace}/{name}"),
     };
     let kind = if frame.kind.is_empty() { resource } else { &frame.kind };
-    let words = [if frame.event.is_empty() { "?" } else { &frame.event }, kind, &name, &frame.reason];
+    let words =
+        [if frame.event.is_empty() { "?" } else { &frame.event }, kind, &name, &frame.reason];
     let words: Vec<_> = words.into_iter().filter(|word| !word.is_empty()).collect();
     short(&words.join(" "), 160)
 }

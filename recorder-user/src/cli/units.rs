@@ -64,9 +64,12 @@ pub fn parse_when(text: &str) -> Result<When, String> {
     if let Ok(ago) = parse_duration(text) {
         return Ok(When::Ago(ago));
     }
-    let full = if text.len() == "2026-01-31".len() { format!("{text}T00:00:00Z") } else { text.into() };
+    let full =
+        if text.len() == "2026-01-31".len() { format!("{text}T00:00:00Z") } else { text.into() };
     full.parse().map(When::At).map_err(|_| {
-        format!("not a time: {text:?} (like 2026-01-31T12:00:00Z, 2026-01-31, or 2h for two hours ago)")
+        format!(
+            "not a time: {text:?} (like 2026-01-31T12:00:00Z, 2026-01-31, or 2h for two hours ago)"
+        )
     })
 }
 
@@ -98,7 +101,8 @@ pub fn latency(micros: u64) -> String {
     match micros {
         0..1000 => format!("{micros} µs"),
         1000..100_000 => format!("{}.{} ms", micros / 1000, micros / 100 % 10),
-        100_000..10_000_000 => format!("{} ms", micros / 1000),
+        100_000..1_000_000 => format!("{} ms", micros / 1000),
+        1_000_000..10_000_000 => format!("{}.{} s", micros / 1_000_000, micros / 100_000 % 10),
         10_000_000..600_000_000 => format!("{} s", micros / 1_000_000),
         _ => format!("{} min", micros / 60_000_000),
     }
@@ -116,15 +120,26 @@ pub fn bytes(count: u64) -> String {
     format!("{}.{} {name}", count / unit, count % unit * 10 / unit)
 }
 
+/// `1 record`, `2 records`.
+#[must_use]
+pub fn count(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn durations_have_units() {
-        for (text, millis) in
-            [("2s", 2000), ("500ms", 500), ("1.5m", 90_000), ("7", 7000), ("1d", 86_400_000), ("3h", 10_800_000)]
-        {
+        for (text, millis) in [
+            ("2s", 2000),
+            ("500ms", 500),
+            ("1.5m", 90_000),
+            ("7", 7000),
+            ("1d", 86_400_000),
+            ("3h", 10_800_000),
+        ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for bad in ["", "s", "-1s", "2 s", "1w", "1.2.3s", "99999999999999999999d"] {
@@ -158,15 +173,27 @@ mod tests {
 
     #[test]
     fn short_forms() {
-        assert_eq!(short_time(Timestamp::from_micros(1_790_000_000_000_001)), "2026-09-21 14:13:20");
+        assert_eq!(
+            short_time(Timestamp::from_micros(1_790_000_000_000_001)),
+            "2026-09-21 14:13:20"
+        );
         assert_eq!(offset(1_204_000), "00:01.204");
         assert_eq!(offset(3_723_004_999), "1:02:03.004");
         assert_eq!(offset(-5000), "-00:00.005");
-        for (micros, want) in
-            [(7, "7 µs"), (12_345, "12.3 ms"), (350_000, "350 ms"), (12_000_000, "12 s"), (3_600_000_000, "60 min")]
-        {
+        for (micros, want) in [
+            (7, "7 µs"),
+            (12_345, "12.3 ms"),
+            (350_000, "350 ms"),
+            (1_500_000, "1.5 s"),
+            (12_000_000, "12 s"),
+            (3_600_000_000, "60 min"),
+        ] {
             assert_eq!(latency(micros), want);
         }
+        assert_eq!(
+            [count(0, "row"), count(1, "row"), count(2, "row")],
+            ["0 rows", "1 row", "2 rows"]
+        );
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(5 << 30), "5.0 GiB");

@@ -8,7 +8,7 @@ use super::{
     CliError, Outcome,
     library::{Library, failed},
     screen::{Ink, Screen},
-    text,
+    text, units,
 };
 use crate::store::{self, VerifyError, VerifyReport};
 
@@ -52,10 +52,13 @@ pub(super) fn run(
                 Ok(session) => session,
                 Err(_) => Library::open(&directory)?.find_session(id)?.session,
             };
-            let report = store::verify_session(&directory, session).map_err(|error| match error {
-                VerifyError::NoSession(_) => CliError::NotFound { what: "session", id: id.into() },
-                error => failed("verify", &directory, error),
-            })?;
+            let report =
+                store::verify_session(&directory, session).map_err(|error| match error {
+                    VerifyError::NoSession(_) => {
+                        CliError::NotFound { what: "session", id: id.into() }
+                    }
+                    error => failed("verify", &directory, error),
+                })?;
             (format!("session {session}"), report)
         }
     };
@@ -66,16 +69,11 @@ fn whole(directory: PathBuf) -> Result<(String, VerifyReport), CliError> {
     if !directory.is_dir() {
         return Err(CliError::MissingStore(directory));
     }
-    let report =
-        store::verify(&directory).map_err(|error| failed("verify", &directory, error))?;
+    let report = store::verify(&directory).map_err(|error| failed("verify", &directory, error))?;
     Ok((directory.display().to_string(), report))
 }
 
-fn tell(
-    target: &str,
-    report: &VerifyReport,
-    screen: &mut Screen<'_>,
-) -> Result<Outcome, CliError> {
+fn tell(target: &str, report: &VerifyReport, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
     let first_bad = report.first_bad.as_ref().map(|bad| BadLine {
         file: bad.file.display().to_string(),
         offset: bad.offset,
@@ -89,7 +87,11 @@ fn tell(
         return Ok(outcome);
     }
     let live = if report.live { ", a gateway is writing" } else { "" };
-    let checked = format!("{segments} segments, {records} records, {bodies} bodies{live}");
+    let checked = format!(
+        "{}, {}, bodies hashed: {bodies}{live}",
+        units::count(u64::try_from(segments).unwrap_or(u64::MAX), "segment"),
+        units::count(records, "record"),
+    );
     let target = text::short(target, 400);
     match first_bad {
         None => {

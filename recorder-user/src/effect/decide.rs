@@ -88,7 +88,11 @@ pub fn of(info: &RequestInfo, facts: Facts<'_>) -> EffectResult {
         // The API server gave up waiting: the change may still have happened.
         504 => return plain(Effect::Unknown),
         // Behind a proxy the status is that of whatever is there, which may have acted; a GET should not.
-        400.. if matches!(kind, Kind::Connect) && info.verb != "get" && info.subresource == "proxy" => {
+        400..
+            if matches!(kind, Kind::Connect)
+                && info.verb != "get"
+                && info.subresource == "proxy" =>
+        {
             return plain(Effect::Unknown);
         }
         300..=399 if matches!(kind, Kind::Connect) => return plain(Effect::Executed),
@@ -145,9 +149,10 @@ fn changed(info: &RequestInfo, facts: Facts<'_>, status: u16) -> EffectResult {
         return EffectResult::without_objects(Effect::Nothing);
     }
     // The API server removes an object with the update that takes the last thing it waits for.
-    let removed = facts.response.and_then(|document| document.objects().next()).is_some_and(|object| {
-        object.deleting && object.no_grace && !object.finalizers && info.subresource.is_empty()
-    });
+    let removed =
+        facts.response.and_then(|document| document.objects().next()).is_some_and(|object| {
+            object.deleting && object.no_grace && !object.finalizers && info.subresource.is_empty()
+        });
     one(info, facts, if removed { Change::Deleted } else { Change::Modified })
 }
 

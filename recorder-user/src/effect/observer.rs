@@ -81,7 +81,10 @@ impl Observer {
 enum Reader {
     /// Nothing is read: not needed, not decodable, or damaged.
     None,
-    Body { gunzip: Option<Gunzip>, form: Form },
+    Body {
+        gunzip: Option<Gunzip>,
+        form: Form,
+    },
 }
 
 enum Form {
@@ -114,7 +117,8 @@ impl Reader {
             Media::Protobuf => Form::Protobuf { prefix: Vec::new(), cut: false },
             Media::Other => return Self::None,
         };
-        let gunzip = match value("content-encoding").map(|value| value.trim().to_ascii_lowercase()) {
+        let gunzip = match value("content-encoding").map(|value| value.trim().to_ascii_lowercase())
+        {
             None => None,
             Some(encoding) if encoding.is_empty() || encoding == "identity" => None,
             Some(encoding) if encoding == "gzip" || encoding == "x-gzip" => Some(Gunzip::new()),

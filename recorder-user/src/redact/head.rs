@@ -200,7 +200,10 @@ mod tests {
             ("x-api-key", "s3cr3t"),
             ("x_api_key", "s3cr3t"),
             ("location", "https://idp/?code=1&token=s3cr3t"),
-            ("sec-websocket-protocol", "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.s3cr3t"),
+            (
+                "sec-websocket-protocol",
+                "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.s3cr3t",
+            ),
         ] {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }

@@ -71,7 +71,8 @@ impl Visitor for Editor {
 
     fn scalar(&mut self, path: &Path, scalar: Scalar) -> Interest {
         // `null` deletes a key in merge patches; literals tell nothing.
-        let remove = scalar != Scalar::Literal && (self.removing.is_some() || self.rules.removes(path));
+        let remove =
+            scalar != Scalar::Literal && (self.removing.is_some() || self.rules.removes(path));
         if remove {
             self.hasher = self.key.hasher();
             Interest::Take
@@ -93,7 +94,8 @@ impl Visitor for Editor {
 
     fn open(&mut self, path: &Path) {
         // The elements of a JSON patch are looked into: a part of them is kept.
-        let is_patch_part = path.is_empty() || (path.len() == 1 && path.last() == Some(Segment::Index));
+        let is_patch_part =
+            path.is_empty() || (path.len() == 1 && path.last() == Some(Segment::Index));
         if self.removing.is_none() && !is_patch_part && self.rules.removes(path) {
             self.removing = Some(path.len());
         }

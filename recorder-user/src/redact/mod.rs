@@ -25,6 +25,8 @@ mod protobuf;
 mod redactor;
 mod rules;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 pub use digest::RedactKey;
 pub use head::{REMOVED, redact_target, request_head, response_head};

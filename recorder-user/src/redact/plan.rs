@@ -43,10 +43,16 @@ impl BodyPlan {
 
     /// For a response's body.
     #[must_use]
-    pub fn response(info: &RequestInfo, head: &ResponseHead, obligations: &Obligations) -> Self {
+    pub fn response(
+        info: &RequestInfo,
+        request: &RequestHead,
+        head: &ResponseHead,
+        obligations: &Obligations,
+    ) -> Self {
         let stored = obligations.level >= Level::Full;
         // Answers to what the server could not accept may quote it.
-        let quotes = info.may_change() && matches!(head.status, 400 | 413 | 415 | 422 | 500);
+        let sent = !matches!(request.method.as_str(), "GET" | "HEAD" | "OPTIONS");
+        let quotes = sent && matches!(head.status, 400 | 413 | 415 | 422 | 500);
         Self::new(info, &head.headers, stored, quotes, obligations)
     }
 

@@ -115,8 +115,11 @@ static STATUS_DETAILS: Schema = Schema(&[
     (6, "uid", Shape::Keep),
 ]);
 
-static STATUS_CAUSE: Schema =
-    Schema(&[(1, "reason", Shape::Keep), (2, "message", Shape::ErrorText), (3, "field", Shape::Keep)]);
+static STATUS_CAUSE: Schema = Schema(&[
+    (1, "reason", Shape::Keep),
+    (2, "message", Shape::ErrorText),
+    (3, "field", Shape::Keep),
+]);
 
 static DELETE_OPTIONS: Schema = Schema(&[
     (2, "preconditions", Shape::Keep),
@@ -284,7 +287,8 @@ impl ProtobufFilter {
                 continue;
             };
             let known = schema.0.iter().find(|(number, ..)| *number == field.number);
-            let (name, shape) = known.map_or(("?", &Shape::Remove), |(_, name, shape)| (name, shape));
+            let (name, shape) =
+                known.map_or(("?", &Shape::Remove), |(_, name, shape)| (name, shape));
             if !path.is_empty() {
                 path.push('.');
             }

@@ -1,5 +1,7 @@
 //! Carries out a plan on a body as it streams by.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::{
@@ -52,16 +54,16 @@ enum Filter {
 impl Redactor {
     /// Before the first byte.
     #[must_use]
-    pub fn new(plan: BodyPlan, key: &RedactKey) -> Self {
+    pub fn new(plan: BodyPlan, key: Arc<RedactKey>) -> Self {
         let work = match plan.action {
             Action::Pass => Work::Pass,
             Action::Withhold(reason) => Work::Withhold(reason),
             Action::Redact { format, gzip, rules } => Work::Redact(Box::new(Redacting {
                 gunzip: gzip.then(Gunzip::new),
                 filter: match format {
-                    Format::Json => Filter::Json(JsonFilter::new(rules, key)),
+                    Format::Json => Filter::Json(JsonFilter::new(rules, &key)),
                     Format::Protobuf => {
-                        let filter = ProtobufFilter::new(rules.sensitive, rules.messages, key);
+                        let filter = ProtobufFilter::new(rules.sensitive, rules.messages, &key);
                         Filter::Protobuf(filter)
                     }
                 },

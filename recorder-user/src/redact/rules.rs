@@ -11,7 +11,9 @@ use crate::{
 pub(super) fn is_copy(key: &[u8]) -> bool {
     let Some(slash) = key.iter().position(|byte| *byte == b'/') else { return false };
     let name = key[slash..].to_ascii_lowercase();
-    [&b"applied"[..], b"original"].iter().any(|word| name.windows(word.len()).any(|part| part == *word))
+    [&b"applied"[..], b"original"]
+        .iter()
+        .any(|word| name.windows(word.len()).any(|part| part == *word))
 }
 
 /// What the resource makes secret by itself.
@@ -46,11 +48,21 @@ enum Key {
 }
 
 /// What may stand around objects: lists, watch events, tables, and tables in watch events.
-const WRAPPERS: [&[&[u8]]; 6] =
-    [&[], &[b"items"], &[b"object"], &[b"rows", b"object"], &[b"object", b"rows", b"object"], &[b"object", b"items"]];
+const WRAPPERS: [&[&[u8]]; 6] = [
+    &[],
+    &[b"items"],
+    &[b"object"],
+    &[b"rows", b"object"],
+    &[b"object", b"rows", b"object"],
+    &[b"object", b"items"],
+];
 
 impl Rules {
-    pub(super) fn new(sensitive: Sensitive, messages: bool, obligations: Option<&Obligations>) -> Self {
+    pub(super) fn new(
+        sensitive: Sensitive,
+        messages: bool,
+        obligations: Option<&Obligations>,
+    ) -> Self {
         let paths = obligations.map_or(&[][..], |obligations| &obligations.redact);
         let paths = paths.iter().filter_map(|path| Pattern::parse(path)).collect();
         Self { sensitive, messages, paths }
@@ -151,7 +163,10 @@ mod tests {
             ("spec.containers[].env[*].value", vec!["spec", "containers", "env", "value"]),
             ("$.data.password", vec!["data", "password"]),
             (".data", vec!["data"]),
-            (r"metadata.annotations.example\.com/x", vec!["metadata", "annotations", "example.com/x"]),
+            (
+                r"metadata.annotations.example\.com/x",
+                vec!["metadata", "annotations", "example.com/x"],
+            ),
             ("data.*", vec!["data", "<any>"]),
             (" a..b ", vec!["a", "b"]),
         ] {

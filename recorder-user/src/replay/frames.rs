@@ -47,6 +47,15 @@ pub struct Frames {
     pub undecoded_bytes: u64,
 }
 
+impl Frames {
+    /// Keeps at most so many frames, and counts the others as left out.
+    pub fn truncate(&mut self, frames_max: usize) {
+        let over = self.frames.len().saturating_sub(frames_max);
+        self.frames.truncate(frames_max);
+        self.left_out += u64::try_from(over).unwrap_or(u64::MAX);
+    }
+}
+
 /// Replays name so many events of one watch; what is over is counted.
 pub const FRAMES_MAX: usize = 10_000;
 
@@ -180,7 +189,11 @@ mod tests {
         let frames = watch_frames(&chunks(&parts), Some("application/json"), "");
         assert_eq!(
             told(&frames),
-            ["3000 ADDED Pod shop/web-0 ", "5000 MODIFIED  shop/web-1 ", "7000 ERROR Status / Expired 410"]
+            [
+                "3000 ADDED Pod shop/web-0 ",
+                "5000 MODIFIED  shop/web-1 ",
+                "7000 ERROR Status / Expired 410"
+            ]
         );
         assert_eq!(frames.frames[0].uid, "u1");
         assert_eq!((frames.left_out, frames.undecoded_bytes), (0, 7));
@@ -212,5 +225,8 @@ mod tests {
         let many = b"{\"type\":\"ADDED\",\"object\":{}}\n".repeat(FRAMES_MAX + 3);
         let frames = watch_frames(&chunks(&[&many]), None, "");
         assert_eq!((frames.frames.len(), frames.left_out), (FRAMES_MAX, 3));
+        let mut frames = frames;
+        frames.truncate(1);
+        assert_eq!((frames.frames.len(), frames.left_out), (1, FRAMES_MAX as u64 + 2));
     }
 }

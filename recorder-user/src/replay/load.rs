@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use super::{Detail, Timeline, is_stream, was_cut, watch_frames};
 use crate::{
     model::{CapabilityRecord, ExchangeId},
-    store::{Catalog, CatalogError, ExchangeRecords, ExchangeRow, Query, ReadError, Reader, SessionView},
+    store::{
+        Catalog, CatalogError, ExchangeRecords, ExchangeRow, Query, ReadError, Reader, SessionView,
+    },
 };
 
 /// A recording could not be put together.
@@ -38,25 +40,37 @@ pub fn load(
     session: SessionView,
     witness: Option<CapabilityRecord>,
 ) -> Result<Timeline, LoadError> {
-    let query = Query { session: Some(session.session), ..Query::default() };
-    let exchanges = catalog.search(&query).map_err(LoadError::Rows)?;
+    let limit = EXCHANGES_MAX + 1;
+    let query = Query { session: Some(session.session), limit, ..Query::default() };
+    let mut exchanges = catalog.search(&query).map_err(LoadError::Rows)?;
+    let is_cut = exchanges.len() > EXCHANGES_MAX;
+    exchanges.truncate(EXCHANGES_MAX);
     let mut details = HashMap::new();
+    let mut frames_left = FRAMES_IN_ALL_MAX;
     for row in exchanges.iter().filter(|row| needs_detail(row)) {
         let exchange = row.exchange;
         let records =
             reader.exchange_at(row).map_err(|source| LoadError::Records { exchange, source })?;
         if let Some(records) = records {
-            details.insert(exchange, detail(row, &records));
+            let mut detail = detail(row, &records);
+            detail.frames.truncate(frames_left);
+            frames_left -= detail.frames.frames.len();
+            details.insert(exchange, detail);
         }
     }
-    Ok(Timeline::new(session, witness, exchanges, details))
+    let mut timeline = Timeline::new(session, witness, exchanges, details);
+    timeline.is_cut = is_cut;
+    Ok(timeline)
 }
 
+/// A timeline takes so many exchanges, about a kilobyte each; what is over is said, and `search` has it.
+const EXCHANGES_MAX: usize = 200_000;
+
+/// A timeline takes so many frames in all; what is over is counted by exchange.
+const FRAMES_IN_ALL_MAX: usize = 200_000;
+
 fn needs_detail(row: &ExchangeRow) -> bool {
-    is_stream(row)
-        || was_cut(row)
-        || row.objects_omitted > 0
-        || row.account.gap_bytes > 0
+    is_stream(row) || was_cut(row) || row.objects_omitted > 0 || row.account.gap_bytes > 0
 }
 
 fn detail(row: &ExchangeRow, records: &ExchangeRecords) -> Detail {

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{Frame, Frames, Timed};
 use crate::{
-    model::{
-        CapabilityRecord, Change, Decision, Ending, ExchangeId, Gap, ObjectChange, Timestamp,
-    },
+    model::{CapabilityRecord, Change, Decision, Ending, ExchangeId, Gap, ObjectChange, Timestamp},
     store::{ExchangeRow, SessionView},
 };
 
@@ -84,6 +82,8 @@ pub struct Timeline {
     pub commands: Vec<CommandView>,
     /// Everything in order.
     pub events: Vec<Event>,
+    /// Whether the session has more exchanges than a timeline takes.
+    pub is_cut: bool,
 }
 
 /// An object that a session changed, with all that happened to it in order.
@@ -141,7 +141,7 @@ impl Timeline {
         }
         // Stable: what has the same time stays in the order in which it was recorded.
         events.sort_by_key(|event| event.time);
-        Self { session, witness, exchanges, details, commands, events }
+        Self { session, witness, exchanges, details, commands, events, is_cut: false }
     }
 
     /// For each exchange the index of its command.

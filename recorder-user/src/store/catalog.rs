@@ -83,9 +83,7 @@ impl Catalog {
     pub fn sessions(&self) -> Result<Vec<SessionView>, CatalogError> {
         Ok(match &self.rows {
             Rows::Index(index) => index.sessions()?,
-            Rows::Memory(rows) => {
-                rows.sessions.values().map(|entry| entry.view.clone()).collect()
-            }
+            Rows::Memory(rows) => rows.sessions.values().map(|entry| entry.view.clone()).collect(),
         })
     }
 

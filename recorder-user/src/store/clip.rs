@@ -78,7 +78,8 @@ mod tests {
         assert_eq!(clip("exactly8", 8), "exactly8");
         assert_eq!(clip("nine chars", 9), "nine c…");
         assert_eq!(clip("äöü", 4), "…");
-        for text in ["\"".repeat(99), "\u{1}".repeat(99), "ä".repeat(99), "\u{10ffff}".repeat(99)] {
+        for text in ["\"".repeat(99), "\u{1}".repeat(99), "ä".repeat(99), "\u{10ffff}".repeat(99)]
+        {
             let json = serde_json::to_string(&clip(&text, 64)).expect("text");
             assert!(json.len() - 2 <= 64, "{json}");
         }

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::model::{
     Account, AccountState, Change, ConnectionClosed, Decision, Effect, Ending, ExchangeId,
-    ExchangeOpened, ExchangeSettled, MicrosSince, Record, SessionChanged, SessionId,
-    SessionOpened, SessionState, IncompleteReason, Timestamp, Timing,
+    ExchangeOpened, ExchangeSettled, IncompleteReason, MicrosSince, Record, SessionChanged,
+    SessionId, SessionOpened, SessionState, Timestamp, Timing,
 };
 
 /// A session's row and what the fold needs to go on with it.
@@ -317,3 +317,6 @@ fn settle(row: &mut ExchangeRow, at: Position, settled: &ExchangeSettled) {
     };
     row.last = Some(at);
 }
+
+#[cfg(test)]
+mod tests;

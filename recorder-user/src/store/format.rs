@@ -6,10 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use zstd::zstd_safe;
 
-use crate::model::{
-    BootId, DecodeRecordError, GatewayId, Kind, Record, SegmentId, Timestamp,
-};
-
+use crate::model::{BootId, DecodeRecordError, GatewayId, Kind, Record, SegmentId, Timestamp};
 
 /// The first bytes of every segment.
 pub(super) const MAGIC: [u8; 8] = *b"DECKLOG\0";
@@ -216,7 +213,8 @@ impl Encoder {
         let seal = Seal { segment, time, by, records, bytes: offset, hash, torn_bytes };
         let begin = out.len();
         out.resize(begin + RECORD_HEAD_BYTES, 0);
-        serde_json::to_writer(&mut *out, &seal).expect("a seal is plain data and a Vec cannot fail");
+        serde_json::to_writer(&mut *out, &seal)
+            .expect("a seal is plain data and a Vec cannot fail");
         self.frame(Kind::SEAL, begin, out).expect("a seal is shorter than the bound");
     }
 
@@ -337,8 +335,7 @@ pub(super) fn decode_header(bytes: &[u8]) -> Result<ReadHeader, BadHeader> {
     if crc32c::crc32c(covered) != u32_at(crc, 0) {
         return Err(BadHeader::Checksum);
     }
-    let header =
-        serde_json::from_slice(&covered[PREAMBLE_BYTES..]).map_err(|_| BadHeader::Json)?;
+    let header = serde_json::from_slice(&covered[PREAMBLE_BYTES..]).map_err(|_| BadHeader::Json)?;
     Ok(ReadHeader { header, hash: ChainHash(*blake3::hash(bytes).as_bytes()), bytes: length })
 }
 
@@ -407,3 +404,6 @@ pub(super) fn decode(kind: Kind, flags: u16, payload: Bytes) -> Result<Record, D
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |four| u32::from_le_bytes(*four))
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,9 +25,7 @@ use super::{
     sync::Syncer,
     writer::{self, Maker, Segment, Writer},
 };
-use crate::model::{
-    BootId, GatewayId, IncompleteReason, Record, SessionChanged, SessionState,
-};
+use crate::model::{BootId, GatewayId, IncompleteReason, Record, SessionChanged, SessionState};
 
 /// Where and how to store.
 #[derive(Clone, Debug)]
@@ -206,8 +204,7 @@ impl Store {
         let writer = Writer::new(Arc::clone(&shared), maker, segment, options.segment_bytes_max);
         let weak = Arc::downgrade(&shared);
         // Dropped on an early return, which stops what was started.
-        let mut store =
-            Self { shared, gateway, writers: Vec::new(), indexer: None, _lock: lock };
+        let mut store = Self { shared, gateway, writers: Vec::new(), indexer: None, _lock: lock };
         if let Some(index) = index {
             store.indexer = Some(spawn("decklog-index", move || feed.run(index))?);
         }
@@ -267,7 +264,10 @@ impl Drop for Store {
     }
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenStoreError> {
+fn spawn(
+    name: &str,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, OpenStoreError> {
     thread::Builder::new().name(name.into()).spawn(run).map_err(OpenStoreError::Thread)
 }
 

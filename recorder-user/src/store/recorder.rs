@@ -4,20 +4,16 @@ use std::{
     io,
     path::PathBuf,
     pin::Pin,
-    task::{Context, Poll},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
 };
 
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{
-    format::PAYLOAD_BYTES_MAX,
-    index::IndexHealth,
-    sync::SyncHealth,
-};
+use super::{format::PAYLOAD_BYTES_MAX, index::IndexHealth, sync::SyncHealth};
 use crate::model::{Record, SegmentId};
 
 /// What an append waits for.
@@ -511,9 +507,14 @@ impl Shared {
         Ok(answer)
     }
 
-    /// Called by the flusher.
+    /// Called by the flusher before it tells its waiters: from then on nothing is taken.
     pub(super) fn sync_failed(&self, error: Arc<io::Error>) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
         let mut queue = lock(&self.queue);
+        if matches!(queue.state, State::Works) {
+            let source = Arc::clone(&error);
+            queue.state = State::Failed(AppendError::Failed { step: "fdatasync", source });
+        }
         queue.sync_failed = Some(error);
         self.wake(queue);
     }

@@ -8,8 +8,7 @@ use std::{
 };
 
 use super::{
-    Clock,
-    disk,
+    Clock, disk,
     format::{ChainHash, Encoder, Previous, Seal, SealedBy},
     scan::{self, Scan, ScanError},
 };
@@ -207,7 +206,10 @@ fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RecoverE
 }
 
 /// The gateway's id: made once. A store that lost the file takes it from its segments.
-pub(super) fn gateway_id(store: &Path, found: Option<GatewayId>) -> Result<GatewayId, RecoverError> {
+pub(super) fn gateway_id(
+    store: &Path,
+    found: Option<GatewayId>,
+) -> Result<GatewayId, RecoverError> {
     let path = store.join("gateway");
     match fs::read_to_string(&path) {
         Ok(text) => text.trim().parse().map_err(|error| {

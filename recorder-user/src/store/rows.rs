@@ -494,10 +494,31 @@ mod tests {
     fn the_keys_are_those_of_the_contract() {
         let json = serde_json::to_value(row()).expect("a row is JSON");
         for key in [
-            "exchange", "session", "command", "time", "verb", "apiGroup", "apiVersion", "resource",
-            "subresource", "namespace", "name", "path", "userAgent", "username", "verdict",
-            "policies", "policySet", "status", "effect", "objects", "auditId", "requestBytes",
-            "responseBytes", "timingUs", "account",
+            "exchange",
+            "session",
+            "command",
+            "time",
+            "verb",
+            "apiGroup",
+            "apiVersion",
+            "resource",
+            "subresource",
+            "namespace",
+            "name",
+            "path",
+            "userAgent",
+            "username",
+            "verdict",
+            "policies",
+            "policySet",
+            "status",
+            "effect",
+            "objects",
+            "auditId",
+            "requestBytes",
+            "responseBytes",
+            "timingUs",
+            "account",
         ] {
             assert!(json.get(key).is_some(), "{key} is missing");
         }

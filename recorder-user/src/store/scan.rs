@@ -121,8 +121,7 @@ impl Scan {
         let file = File::open(path).map_err(io)?;
         let mark = Mark { hash: ChainHash([0; HASH_BYTES]), offset: 0, records: 0 };
         let (window, window_at) = (Vec::new(), 0);
-        let mut scan =
-            Self { path: path.to_owned(), file, mark, sealed: false, window, window_at };
+        let mut scan = Self { path: path.to_owned(), file, mark, sealed: false, window, window_at };
         let bad = |source| ScanError::Header { path: path.to_owned(), source };
         let length = format::header_bytes(scan.see(PREAMBLE_BYTES)?).map_err(bad)?;
         let read = format::decode_header(scan.see(length)?).map_err(bad)?;

@@ -212,12 +212,7 @@ impl Verifier {
         }
     }
 
-    fn records(
-        &mut self,
-        segment: SegmentId,
-        scan: &mut Scan,
-        is_last: bool,
-    ) -> Result<(), Stop> {
+    fn records(&mut self, segment: SegmentId, scan: &mut Scan, is_last: bool) -> Result<(), Stop> {
         let mut give_up = None;
         loop {
             let before = scan.mark();
@@ -291,10 +286,10 @@ impl Bodies {
         if self.passed.contains(&chunk.exchange) {
             return;
         }
-        let body = self.open.entry((chunk.exchange, chunk.direction)).or_insert_with(|| Body {
-            is_contiguous: true,
-            ..Body::default()
-        });
+        let body = self
+            .open
+            .entry((chunk.exchange, chunk.direction))
+            .or_insert_with(|| Body { is_contiguous: true, ..Body::default() });
         body.is_contiguous &= chunk.offset == body.bytes;
         body.bytes += chunk.data.len() as u64;
         body.hasher.update(&chunk.data);
@@ -307,10 +302,10 @@ impl Bodies {
         for (direction, facts) in
             [(Direction::Request, &settled.request), (Direction::Response, &settled.response)]
         {
-            let body = self.open.remove(&(settled.exchange, direction)).unwrap_or_else(|| Body {
-                is_contiguous: true,
-                ..Body::default()
-            });
+            let body = self
+                .open
+                .remove(&(settled.exchange, direction))
+                .unwrap_or_else(|| Body { is_contiguous: true, ..Body::default() });
             // A store that failed meanwhile lost chunks, and the outcome says so.
             if settled.ending == Ending::RecorderFailed || settled.unrecorded {
                 continue;

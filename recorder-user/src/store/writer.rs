@@ -46,9 +46,10 @@ impl Segment {
         let mut bytes = Vec::new();
         let mut items = Vec::new();
         for record in records {
-            let offset = self.encoder.record(&record, &mut bytes).map_err(|too_large| {
-                AppendError::TooLarge { bytes: too_large.bytes }
-            })?;
+            let offset = self
+                .encoder
+                .record(&record, &mut bytes)
+                .map_err(|too_large| AppendError::TooLarge { bytes: too_large.bytes })?;
             let Mark { hash, offset: end, .. } = self.encoder.mark();
             let at = Position { segment: self.id, offset };
             items.push(Item { at, end, hash, record });
@@ -170,9 +171,7 @@ impl Writer {
         let closing = loop {
             let done = match self.shared.take(&mut batch) {
                 Work::Batch => self.write(&mut batch),
-                Work::SyncFailed(source) => {
-                    Err(AppendError::Failed { step: "fdatasync", source })
-                }
+                Work::SyncFailed(source) => Err(AppendError::Failed { step: "fdatasync", source }),
                 Work::Stop(closing) => break closing,
             };
             if let Err(error) = done
@@ -216,14 +215,10 @@ impl Writer {
                 }
             }
         };
-        if let Err(error) = &done {
-            // The rest of the batch was never tried: its waiters hear the same.
-            for entry in entries {
-                self.shared.free(entry.room, entry.reserved);
-                if let Some(waiter) = entry.waiter {
-                    waiter.settle(Err(error.clone()));
-                }
-            }
+        if done.is_err() {
+            // The rest was never tried. It is refused with what is queued, once nothing more is taken.
+            let rest: Vec<_> = entries.collect();
+            batch.extend(rest);
         }
         done
     }

@@ -221,7 +221,10 @@ impl Scanner {
             (State::Between | State::Value | State::ValueOrEnd, b'"') => {
                 self.begin_string(input, *at, *raw_from, visitor);
             }
-            (State::Between | State::Value | State::ValueOrEnd, b'-' | b'0'..=b'9' | b'a'..=b'z') => {
+            (
+                State::Between | State::Value | State::ValueOrEnd,
+                b'-' | b'0'..=b'9' | b'a'..=b'z',
+            ) => {
                 pass(input, *raw_from, *at, visitor);
                 self.token.clear();
                 self.state = State::Token;
@@ -234,7 +237,13 @@ impl Scanner {
         Ok(())
     }
 
-    fn begin_string(&mut self, input: &[u8], at: usize, raw_from: usize, visitor: &mut impl Visitor) {
+    fn begin_string(
+        &mut self,
+        input: &[u8],
+        at: usize,
+        raw_from: usize,
+        visitor: &mut impl Visitor,
+    ) {
         self.escape = Escape::default();
         match visitor.scalar(&self.path, Scalar::String) {
             Interest::Pass => self.state = State::String(Role::Pass),

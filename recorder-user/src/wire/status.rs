@@ -132,7 +132,8 @@ mod tests {
             body(403, "Forbidden", "no"),
             r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"no","reason":"Forbidden","code":403}"#
         );
-        let document = Document::from_protobuf(&protobuf_body(403, "Forbidden", "no")).expect("own");
+        let document =
+            Document::from_protobuf(&protobuf_body(403, "Forbidden", "no")).expect("own");
         assert_eq!(document.status.code, 403);
     }
 }

@@ -22,33 +22,33 @@ use recorder_user::{
 use tempfile::TempDir;
 
 /// When the first session began: 2026-09-21 14:13:20 UTC.
-pub const START: Timestamp = Timestamp::from_micros(1_790_000_000_000_000);
+pub(crate) const START: Timestamp = Timestamp::from_micros(1_790_000_000_000_000);
 
 /// An id that sorts by `number` and ends in it.
-pub fn id(kind: u8, number: u8) -> [u8; 16] {
+pub(crate) fn id(kind: u8, number: u8) -> [u8; 16] {
     let mut id = [0; 16];
     id[..6].copy_from_slice(&1_790_000_000_000_u64.to_be_bytes()[2..]);
     (id[6], id[8], id[12], id[14], id[15]) = (0x70, 0x80, number, kind, number);
     id
 }
 
-pub fn session(number: u8) -> SessionId {
+pub(crate) fn session(number: u8) -> SessionId {
     SessionId::from_bytes(id(0xa5, number))
 }
 
-pub fn exchange(number: u8) -> ExchangeId {
+pub(crate) fn exchange(number: u8) -> ExchangeId {
     ExchangeId::from_bytes(id(0xec, number))
 }
 
 /// A directory with an open store in it.
-pub struct Fixture {
-    pub directory: TempDir,
-    pub store: Store,
+pub(crate) struct Fixture {
+    pub(crate) directory: TempDir,
+    pub(crate) store: Store,
 }
 
 impl Fixture {
     /// An empty store.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = TempDir::new().expect("a directory");
         let options = StoreOptions::new(directory.path().join("store"));
         let (store, _) = Store::open(options, system_clock()).expect("a store");
@@ -56,20 +56,20 @@ impl Fixture {
     }
 
     /// Appends records; they can be read when this returns.
-    pub fn append(&self, records: Vec<Record>) {
+    pub(crate) fn append(&self, records: Vec<Record>) {
         let recorder = self.store.recorder();
         block_on(recorder.append_all(records, Need::Written)).expect("appended");
     }
 
     /// The store, closed in order.
-    pub fn close(self) -> TempDir {
+    pub(crate) fn close(self) -> TempDir {
         block_on(self.store.close()).expect("closed");
         self.directory
     }
 }
 
 /// The store of most tests: alice's session, closed.
-pub fn alices_store() -> TempDir {
+pub(crate) fn alices_store() -> TempDir {
     let fixture = Fixture::new();
     let gateway = fixture.store.gateway_id();
     fixture.append(vec![Record::GatewayStarted(GatewayStarted {
@@ -84,7 +84,7 @@ pub fn alices_store() -> TempDir {
     fixture.close()
 }
 
-pub fn witness() -> CapabilityRecord {
+pub(crate) fn witness() -> CapabilityRecord {
     let hook = |hook: &str, error: Option<&str>| HookState {
         hook: hook.into(),
         error: error.map(Into::into),
@@ -98,55 +98,55 @@ pub fn witness() -> CapabilityRecord {
     }
 }
 
-pub fn block_on<F: Future>(future: F) -> F::Output {
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(future)
 }
 
 /// What the binary said.
-pub struct Ran {
-    pub code: i32,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Ran {
     /// Each line as JSON.
-    pub fn objects(&self) -> Vec<serde_json::Value> {
+    pub(crate) fn objects(&self) -> Vec<serde_json::Value> {
         let read = |line: &str| serde_json::from_str(line).expect(line);
         self.out.lines().map(read).collect()
     }
 }
 
 /// Runs the real binary on the store below `directory`.
-pub fn recorder(directory: &Path, args: &[&str]) -> Ran {
+pub(crate) fn recorder(directory: &Path, args: &[&str]) -> Ran {
     let output = command(args).env("DECKLOG_STORE", directory.join("store")).output();
     ran(output.expect("the binary runs"))
 }
 
-pub fn command(args: &[&str]) -> Process {
+pub(crate) fn command(args: &[&str]) -> Process {
     let mut command = Process::new(env!("CARGO_BIN_EXE_recorder"));
     command.args(args).env_remove("DECKLOG_STORE").env_remove("RUST_LOG");
     command
 }
 
-pub fn ran(output: Output) -> Ran {
+pub(crate) fn ran(output: Output) -> Ran {
     let text = |bytes| String::from_utf8(bytes).expect("output is text");
     let code = output.status.code().expect("not killed");
     Ran { code, out: text(output.stdout), err: text(output.stderr) }
 }
 
 /// One exchange in the making.
-pub struct Made {
-    pub opened: ExchangeOpened,
-    pub started: Option<ResponseStarted>,
-    pub chunks: Vec<Chunk>,
-    pub settled: Option<ExchangeSettled>,
+pub(crate) struct Made {
+    pub(crate) opened: ExchangeOpened,
+    pub(crate) started: Option<ResponseStarted>,
+    pub(crate) chunks: Vec<Chunk>,
+    pub(crate) settled: Option<ExchangeSettled>,
 }
 
 impl Made {
     /// An allowed request of alice's that ended well.
-    pub fn new(number: u8, at_ms: i64, command: &str, verb: &str, target: &str) -> Self {
+    pub(crate) fn new(number: u8, at_ms: i64, command: &str, verb: &str, target: &str) -> Self {
         let time = START.plus_micros(at_ms * 1000);
         let method = match verb {
             "get" | "list" | "watch" => "GET".to_owned(),
@@ -180,7 +180,13 @@ impl Made {
             effect: Effect::Read,
             audit_id: Some(format!("audit-{number}")),
             response: BodyFacts { bytes: 64, ended: true, ..BodyFacts::default() },
-            timing_us: Timing { identify: 10, authorize: 20, open: 300, upstream: 9000, total: 12_345 },
+            timing_us: Timing {
+                identify: 10,
+                authorize: 20,
+                open: 300,
+                upstream: 9000,
+                total: 12_345,
+            },
             account: Account { state: AccountState::Complete, ..Account::default() },
             ..ExchangeSettled::default()
         };
@@ -188,13 +194,13 @@ impl Made {
     }
 
     /// Changes the outcome.
-    pub fn settled(mut self, change: impl FnOnce(&mut ExchangeSettled)) -> Self {
+    pub(crate) fn settled(mut self, change: impl FnOnce(&mut ExchangeSettled)) -> Self {
         change(self.settled.as_mut().expect("has an outcome"));
         self
     }
 
     /// Adds bytes of the response.
-    pub fn response(mut self, content_type: &str, parts: &[(u64, &[u8])]) -> Self {
+    pub(crate) fn response(mut self, content_type: &str, parts: &[(u64, &[u8])]) -> Self {
         let exchange = self.opened.exchange;
         let headers = vec![("content-type".into(), content_type.into())];
         let head = ResponseHead { status: 200, headers };
@@ -203,7 +209,7 @@ impl Made {
     }
 
     /// Adds bytes of the request.
-    pub fn request(mut self, content_type: &str, parts: &[(u64, &[u8])]) -> Self {
+    pub(crate) fn request(mut self, content_type: &str, parts: &[(u64, &[u8])]) -> Self {
         let head = self.opened.head.as_mut().expect("has a head");
         head.headers.push(("content-type".into(), content_type.into()));
         self.bytes(Direction::Request, parts)
@@ -235,7 +241,7 @@ impl Made {
         self
     }
 
-    pub fn into_records(self) -> Vec<Record> {
+    pub(crate) fn into_records(self) -> Vec<Record> {
         let mut records = vec![Record::ExchangeOpened(Box::new(self.opened))];
         records.extend(self.started.map(Record::ResponseStarted));
         records.extend(self.chunks.into_iter().map(Record::Chunk));
@@ -244,7 +250,7 @@ impl Made {
     }
 }
 
-pub fn alice() -> Principal {
+pub(crate) fn alice() -> Principal {
     Principal {
         issuer: "https://idp.example".into(),
         subject: "sub-1".into(),
@@ -254,7 +260,7 @@ pub fn alice() -> Principal {
     }
 }
 
-pub fn verdict(decision: Decision, policies: &[&str]) -> Verdict {
+pub(crate) fn verdict(decision: Decision, policies: &[&str]) -> Verdict {
     let policies = policies.iter().map(|policy| (*policy).into()).collect();
     Verdict { decision, policies, policy_set: "set-1".into(), ..Verdict::default() }
 }
@@ -270,7 +276,8 @@ fn info(verb: &str, target: &str) -> RequestInfo {
         return info;
     }
     info.is_resource_request = true;
-    info.api_group = if prefix == "apis" { rest.next().unwrap_or_default().into() } else { String::new() };
+    info.api_group =
+        if prefix == "apis" { rest.next().unwrap_or_default().into() } else { String::new() };
     info.api_prefix = prefix;
     info.api_version = rest.next().unwrap_or_default().into();
     let mut rest: Vec<_> = rest.collect();
@@ -280,15 +287,16 @@ fn info(verb: &str, target: &str) -> RequestInfo {
     }
     info.resource = rest.first().copied().unwrap_or_default().into();
     info.name = rest.get(1).copied().unwrap_or_default().into();
+    info.subresource = rest.get(2).copied().unwrap_or_default().into();
     info
 }
 
-pub fn object(kind: &str, name: &str, uid: &str, change: Change) -> ObjectChange {
+pub(crate) fn object(kind: &str, name: &str, uid: &str, change: Change) -> ObjectChange {
     let namespace = "shop".into();
     ObjectChange { kind: kind.into(), namespace, name: name.into(), uid: uid.into(), change }
 }
 
-pub fn opened(number: u8, principal: Principal, task: Option<&str>) -> Record {
+pub(crate) fn opened(number: u8, principal: Principal, task: Option<&str>) -> Record {
     let task: Option<String> = task.map(Into::into);
     let key = SessionKey {
         issuer: principal.issuer.clone(),
@@ -299,13 +307,13 @@ pub fn opened(number: u8, principal: Principal, task: Option<&str>) -> Record {
     Record::SessionOpened(SessionOpened { session: session(number), time: START, key, principal })
 }
 
-pub const ADDED: &[u8] = br#"{"type":"ADDED","object":{"kind":"Pod","apiVersion":"v1","metadata":{"name":"web-0","namespace":"shop","uid":"pod-uid","resourceVersion":"7"}}}
+pub(crate) const ADDED: &[u8] = br#"{"type":"ADDED","object":{"kind":"Pod","apiVersion":"v1","metadata":{"name":"web-0","namespace":"shop","uid":"pod-uid","resourceVersion":"7"}}}
 "#;
-pub const ERROR: &[u8] = br#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Unauthorized","code":401}}
+pub(crate) const ERROR: &[u8] = br#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Unauthorized","code":401}}
 "#;
 
 /// A visit: reads, an apply, a watch that is cut, a refusal, a gap, and a request without outcome.
-pub fn alices_session() -> Vec<Record> {
+pub(crate) fn alices_session() -> Vec<Record> {
     let mut records = vec![opened(1, alice(), Some("fix-123"))];
     let list = "/apis/apps/v1/namespaces/shop/deployments?limit=500";
     let made = Made::new(1, 0, "kubectl get", "list", list)
@@ -313,11 +321,14 @@ pub fn alices_session() -> Vec<Record> {
     records.extend(made.into_records());
 
     let web = "/apis/apps/v1/namespaces/shop/deployments/web";
-    let made = Made::new(2, 1204, "kubectl apply", "get", web)
-        .settled(|settled| settled.status = 404);
+    let made =
+        Made::new(2, 1204, "kubectl apply", "get", web).settled(|settled| settled.status = 404);
     records.extend(made.into_records());
     let made = Made::new(3, 1230, "kubectl apply", "patch", web)
-        .request("application/apply-patch+yaml", &[(40, br#"{"kind":"Deployment","data":{"x":1}}"#)])
+        .request(
+            "application/apply-patch+yaml",
+            &[(40, br#"{"kind":"Deployment","data":{"x":1}}"#)],
+        )
         .response("application/json", &[(30_000, br#"{"kind":"Deployment"}"#)])
         .settled(|settled| {
             settled.status = 201;
@@ -387,8 +398,7 @@ pub fn alices_session() -> Vec<Record> {
     made.opened.command = None;
     records.extend(made.into_records());
 
-    let mut made =
-        Made::new(7, 6000, "kubectl scale", "patch", &format!("{web}/scale"));
+    let mut made = Made::new(7, 6000, "kubectl scale", "patch", &format!("{web}/scale"));
     made.settled = None;
     records.extend(made.into_records());
     records.push(changed(

@@ -3,7 +3,6 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use recorder_user::{
@@ -119,5 +118,4 @@ fn what_was_acknowledged_survives_kill_9() {
     assert_eq!(scanned, (false, sessions.clone(), exchanges.clone()));
     reindex(directory.path()).expect("no gateway runs");
     assert_eq!(catalog("rebuilt"), (true, sessions, exchanges));
-    assert!(Duration::from_secs(1) > Duration::ZERO);
 }

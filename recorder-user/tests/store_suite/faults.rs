@@ -2,8 +2,8 @@ use std::{
     io,
     path::Path,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -23,6 +23,9 @@ struct Faults {
     sync: AtomicBool,
     create: AtomicBool,
     cut: AtomicBool,
+    /// Whoever holds it keeps flushes from ending.
+    gate: Mutex<()>,
+    syncs: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -72,6 +75,8 @@ impl DiskFile for FaultyFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.1.syncs.fetch_add(1, Ordering::SeqCst);
+        drop(self.1.gate.lock().expect("no one panics while holding it"));
         fail_if(&self.1.sync)?;
         self.0.sync_data()
     }
@@ -281,5 +286,45 @@ async fn try_append_has_a_reserve_and_then_refuses() {
     assert!(taken >= 1, "the reserve takes some");
     recorder.append(chunk(id, 0, b"last"), Need::Written).await.expect("there is room again");
     assert_eq!(records(directory.path()).len(), taken + 1, "what was taken is written");
+    store.close().await.expect("a good disk");
+}
+
+/// While one flush runs, writes are acknowledged, and all who then wait for a flush share the next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_flush_delays_no_write_and_serves_all_who_wait() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (store, faults) = faulty(directory.path());
+    let recorder = store.recorder();
+    let before = faults.syncs.load(Ordering::SeqCst);
+    let durable = |i: u8| {
+        let recorder = recorder.clone();
+        tokio::spawn(async move {
+            let record = chunk(ExchangeId::from_bytes([i; 16]), 0, b"x");
+            recorder.append(record, Need::Durable).await
+        })
+    };
+    let waiters = {
+        let gate = faults.gate.lock().expect("free");
+        let mut waiters = vec![durable(0)];
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while faults.syncs.load(Ordering::SeqCst) == before {
+            assert!(Instant::now() < deadline, "nobody flushes");
+            std::thread::yield_now();
+        }
+        waiters.extend((1..50).map(durable));
+        // Written although the flush does not end: the records of all waiters are before this one.
+        while recorder.health().records < 50 {
+            assert!(Instant::now() < deadline, "a write waits for the flush");
+            std::thread::yield_now();
+        }
+        assert!(waiters.iter().all(|waiter| !waiter.is_finished()), "nothing is durable yet");
+        drop(gate);
+        waiters
+    };
+    for waiter in waiters {
+        waiter.await.expect("it waits").expect("a good disk");
+    }
+    let syncs = faults.syncs.load(Ordering::SeqCst) - before;
+    assert!(syncs <= 3, "{syncs} flushes for 50 who waited");
     store.close().await.expect("a good disk");
 }

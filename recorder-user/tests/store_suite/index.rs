@@ -90,12 +90,8 @@ async fn a_damaged_index_is_rebuilt() {
         true,
     )
     .await;
-    check(
-        "blobs",
-        |index| fs::write(index.join("db/blobs/1"), b"x").expect("writable"),
-        true,
-    )
-    .await;
+    check("blobs", |index| fs::write(index.join("db/blobs/1"), b"x").expect("writable"), true)
+        .await;
     // What a crash while opening leaves is removed, and the index is good.
     check(
         "snapshot half made",

@@ -7,33 +7,33 @@ use recorder_user::{
     model::{
         Account, AccountState, BodyFacts, CapabilityRecord, Change, Chunk, Command, Decision,
         Direction, Effect, Ending, ExchangeId, ExchangeOpened, ExchangeSettled, GatewayId,
-        GatewayStarted, GatewayStopped, ObjectChange, Principal, Record, RequestHead, RequestInfo,
-        SessionId, SessionKey, SessionOpened, Tier, Timestamp, Timing, Verdict,
+        GatewayStarted, ObjectChange, Principal, Record, RequestHead, RequestInfo, SessionId,
+        SessionKey, SessionOpened, Tier, Timestamp, Timing, Verdict,
     },
     store::{Clock, Reader, Recovered, Store, StoreOptions},
 };
 
 /// A clock that stands still: segments come out the same.
-pub fn clock() -> Clock {
+pub(crate) fn clock() -> Clock {
     Arc::new(|| Timestamp::from_micros(START))
 }
 
-pub const START: i64 = 1_790_000_000_000_000;
+pub(crate) const START: i64 = 1_790_000_000_000_000;
 
-pub fn options(directory: &Path) -> StoreOptions {
+pub(crate) fn options(directory: &Path) -> StoreOptions {
     StoreOptions { sync_interval: Duration::from_millis(20), ..StoreOptions::new(directory.into()) }
 }
 
-pub fn open(directory: &Path) -> (Store, Recovered) {
+pub(crate) fn open(directory: &Path) -> (Store, Recovered) {
     Store::open(options(directory), clock()).expect("the store opens")
 }
 
-pub fn records(directory: &Path) -> Vec<Record> {
+pub(crate) fn records(directory: &Path) -> Vec<Record> {
     let records = Reader::open(directory).expect("a store").records();
     records.map(|stored| stored.expect("a good record").record).collect()
 }
 
-pub fn principal() -> Principal {
+pub(crate) fn principal() -> Principal {
     Principal {
         issuer: "https://idp.example".into(),
         subject: "sub-7".into(),
@@ -43,7 +43,7 @@ pub fn principal() -> Principal {
     }
 }
 
-pub fn gateway_started(gateway: GatewayId) -> Record {
+pub(crate) fn gateway_started(gateway: GatewayId) -> Record {
     Record::GatewayStarted(GatewayStarted {
         gateway,
         time: Timestamp::from_micros(START),
@@ -60,11 +60,7 @@ pub fn gateway_started(gateway: GatewayId) -> Record {
     })
 }
 
-pub fn gateway_stopped(gateway: GatewayId) -> Record {
-    Record::GatewayStopped(GatewayStopped { gateway, time: Timestamp::from_micros(START) })
-}
-
-pub fn session_opened(session: SessionId) -> Record {
+pub(crate) fn session_opened(session: SessionId) -> Record {
     let principal = principal();
     Record::SessionOpened(SessionOpened {
         session,
@@ -79,7 +75,7 @@ pub fn session_opened(session: SessionId) -> Record {
     })
 }
 
-pub fn exchange_opened(session: SessionId, exchange: ExchangeId, name: &str) -> Record {
+pub(crate) fn exchange_opened(session: SessionId, exchange: ExchangeId, name: &str) -> Record {
     let target = format!("/api/v1/namespaces/shop/configmaps/{name}");
     Record::ExchangeOpened(Box::new(ExchangeOpened {
         exchange,
@@ -118,7 +114,7 @@ pub fn exchange_opened(session: SessionId, exchange: ExchangeId, name: &str) -> 
     }))
 }
 
-pub fn chunk(exchange: ExchangeId, offset: u64, data: &[u8]) -> Record {
+pub(crate) fn chunk(exchange: ExchangeId, offset: u64, data: &[u8]) -> Record {
     Record::Chunk(Chunk {
         exchange,
         direction: Direction::Response,
@@ -128,7 +124,7 @@ pub fn chunk(exchange: ExchangeId, offset: u64, data: &[u8]) -> Record {
     })
 }
 
-pub fn exchange_settled(
+pub(crate) fn exchange_settled(
     session: SessionId,
     exchange: ExchangeId,
     name: &str,
@@ -164,7 +160,7 @@ pub fn exchange_settled(
 }
 
 /// A whole exchange with a body that is worth compressing.
-pub fn exchange(session: SessionId, exchange: ExchangeId, name: &str) -> Vec<Record> {
+pub(crate) fn exchange(session: SessionId, exchange: ExchangeId, name: &str) -> Vec<Record> {
     let body = format!("{{\"kind\":\"Status\",\"details\":\"{}\"}}", name.repeat(100));
     vec![
         exchange_opened(session, exchange, name),
@@ -174,7 +170,7 @@ pub fn exchange(session: SessionId, exchange: ExchangeId, name: &str) -> Vec<Rec
 }
 
 /// The segment files in order.
-pub fn segments(directory: &Path) -> Vec<std::path::PathBuf> {
+pub(crate) fn segments(directory: &Path) -> Vec<std::path::PathBuf> {
     let reader = Reader::open(directory).expect("a store");
     reader.segments().expect("good headers").into_iter().map(|segment| segment.path).collect()
 }

@@ -130,9 +130,7 @@ impl Feed {
 
     fn take(&self, dirty: bool) -> (Vec<Item>, Option<Position>, bool) {
         let mut state = lock(&self.state);
-        let work = |state: &State| {
-            !state.items.is_empty() || state.behind.is_some() || state.stop
-        };
+        let work = |state: &State| !state.items.is_empty() || state.behind.is_some() || state.stop;
         if !work(&state) {
             state.idle = true;
             state = if dirty {

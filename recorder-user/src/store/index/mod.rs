@@ -11,8 +11,7 @@ mod overlay;
 mod table;
 
 use std::{
-    fs,
-    io,
+    fs, io,
     ops::ControlFlow,
     path::{Path, PathBuf},
     time::Duration,
@@ -30,8 +29,8 @@ use super::{
 };
 use crate::model::{BootId, ExchangeId, SegmentId, SessionId};
 
-pub(super) use feed::{Feed, Item};
 pub use feed::IndexHealth;
+pub(super) use feed::{Feed, Item};
 use overlay::Overlay;
 use table::{SledTable, Table, TableError, Tree};
 
@@ -440,8 +439,11 @@ fn read_format(store: &Path) -> Result<Format, IndexError> {
 fn write_format(store: &Path, format: &Format) -> Result<(), IndexError> {
     let path = format_path(store);
     let json = serde_json::to_vec(format).expect("plain data");
-    disk::replace_file(&path, &json)
-        .map_err(|source| IndexError::Io { step: "write", path, source })
+    disk::replace_file(&path, &json).map_err(|source| IndexError::Io {
+        step: "write",
+        path,
+        source,
+    })
 }
 
 /// Makes the next start build the index anew.
@@ -470,3 +472,6 @@ const OPERATIONS_MAX: usize = 256;
 const ITEMS_MAX: usize = 1024;
 /// After so many bytes put the database is closed and opened again.
 const REOPEN_BYTES: u64 = 1 << 30;
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,7 @@
 //! A table of small rows, and sled as one: the only place that names it.
 
 use std::{
-    fs,
-    io,
+    fs, io,
     ops::{Bound, ControlFlow},
     os::unix::fs::PermissionsExt as _,
     panic::{self, AssertUnwindSafe},
@@ -229,7 +228,8 @@ fn open(directory: &Path) -> Result<Open, TableError> {
     let (db, trees) = opened.map_err(|_| TableError::Panicked)??;
     let trees = trees.try_into().map_err(|_| TableError::Suspect("a tree is missing"))?;
     let io = |source| TableError::Io { path: directory.to_owned(), source };
-    let log = fs::OpenOptions::new().read(true).write(true).open(directory.join("db")).map_err(io)?;
+    let log =
+        fs::OpenOptions::new().read(true).write(true).open(directory.join("db")).map_err(io)?;
     let mut blobs = fs::read_dir(directory.join("blobs")).map_err(io)?;
     if blobs.next().is_some() {
         return Err(TableError::Suspect("there are blobs, which sled never makes durable"));

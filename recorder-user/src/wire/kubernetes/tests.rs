@@ -41,8 +41,7 @@ const METADATA: &str = r#"{"name":"a","namespace":"shop","uid":"uid-1","resource
 
 #[test]
 fn one_object() {
-    let expected =
-        ObjectFacts { api_version: "v1".into(), kind: "Pod".into(), ..facts("a") };
+    let expected = ObjectFacts { api_version: "v1".into(), kind: "Pod".into(), ..facts("a") };
     let text = format!(r#"{{"metadata":{METADATA},"kind":"Pod","apiVersion":"v1","type":"x"}}"#);
     let json = Document::from_json(text.as_bytes());
     assert_eq!(json.object, expected);

@@ -6,8 +6,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use rig::client::Protocol;
 use rig::gateway::Options;
+use rig::theft;
 use rig::wait::{Level, until};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::runner::{Scenario, scenario};
 use crate::scene::{Scene, search_until};
@@ -16,7 +18,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!("account-is-complete", account_is_complete),
         scenario!("account-without-ebpf", account_without_ebpf),
-        scenario!("injected-loss-is-a-gap", injected_loss_is_a_gap),
+        scenario!("stolen-bytes-are-a-gap", stolen_bytes_are_a_gap),
     ]
 }
 
@@ -77,20 +79,41 @@ async fn all_complete(gateway: &rig::gateway::Gateway) -> Result<()> {
     .await
 }
 
-/// The gateway's own fault injection drops recorded bytes: the account must not call that complete.
-async fn injected_loss_is_a_gap(scene: Rc<Scene>) -> Result<()> {
-    let options = Options {
-        environment: vec![("DECKLOG_DANGER_LOSE_BYTES".into(), "100".into())],
-        ..Options::default()
-    };
-    let gateway = scene.gateway(&options).await?;
-    let alice = scene.as_user(&gateway, "alice").await?;
-    alice.get("/api/v1/namespaces").await?.success()?;
-    let rows = search_until(&gateway, &[], |rows| !rows.is_empty()).await?;
-    ensure!(
-        rows.iter()
-            .any(|row| row["account"]["state"] == "gap" && row["account"]["gapBytes"] == 100),
-        "no gap of 100 bytes: {rows:?}"
+/// Bytes that someone else takes from the gateway's socket: the kernel counts them, the gateway does
+/// not, and the account says so to the byte.
+async fn stolen_bytes_are_a_gap(scene: Rc<Scene>) -> Result<()> {
+    const STOLEN: usize = 100;
+    let gateway = scene.gateway(&Options::default()).await?;
+    let token = scene.token("alice").await?;
+    let mut tls = gateway.endpoint().tls(&[b"http/1.1"]).await?;
+    let request = format!(
+        "GET /api/v1/namespaces HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {token}\r\n\r\n"
     );
-    Ok(())
+    tls.write_all(request.as_bytes()).await?;
+    let mut head = [0; 15];
+    tls.read_exact(&mut head).await?;
+    ensure!(&head == b"HTTP/1.1 200 OK", "{}", String::from_utf8_lossy(&head));
+    search_until(&gateway, &[], |rows| !rows.is_empty()).await?;
+
+    let port = tls.get_ref().0.local_addr()?.port();
+    let socket = theft::socket_towards(gateway.pid()?, port)?;
+    // Stopped, so that the bytes are there for us and not for the gateway.
+    gateway.signal(libc::SIGSTOP)?;
+    let stolen = async {
+        tls.get_mut().0.write_all(&[0; STOLEN]).await?;
+        theft::read(&socket, STOLEN)
+    };
+    let stolen = stolen.await;
+    gateway.signal(libc::SIGCONT)?;
+    stolen?;
+    drop((socket, tls));
+    let recorder = gateway.recorder()?;
+    until("the session's account has the gap", Duration::from_secs(10), async || {
+        let sessions = recorder.sessions().await?;
+        let found = sessions.iter().any(|session| {
+            session["account"]["state"] == "gap" && session["account"]["gapBytes"] == STOLEN
+        });
+        Ok(Level::when(found, || format!("{sessions:?}")))
+    })
+    .await
 }

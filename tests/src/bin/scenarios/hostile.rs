@@ -97,8 +97,8 @@ async fn hop_by_hop_tricks_change_nothing(scene: Rc<Scene>) -> Result<()> {
                 "{headers:?} lost our extra: {user}"
             );
         } else {
-            // Refusing such a request is as good; a 5xx or silence is not.
-            ensure!(["400", "403"].contains(&status), "{headers:?}: {response}");
+            // Refusing such a request is as good (501: it asks for an upgrade); failing or silence is not.
+            ensure!(["400", "403", "501"].contains(&status), "{headers:?}: {response}");
         }
     }
     // Trailers come after everything was decided: they must not reach the API server as headers.

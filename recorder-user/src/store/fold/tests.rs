@@ -1,0 +1,256 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use crate::{
+    model::{
+        Command, Direction, Gap, GapStep, ObjectChange, Principal, Refusal, RequestHead,
+        RequestInfo, SegmentId, SessionKey, Verdict,
+    },
+    store::{memory::MemoryRows, rows::ROW_BYTES_MAX},
+};
+
+use super::*;
+
+fn at(offset: u64) -> Position {
+    Position { segment: SegmentId::from_bytes([0xff; 16]), offset }
+}
+
+fn opened_session(session: SessionId, text: &str) -> Record {
+    let groups = vec![text.to_owned(); 40];
+    let text = || text.to_owned();
+    Record::SessionOpened(SessionOpened {
+        session,
+        time: Timestamp::EPOCH,
+        key: SessionKey { issuer: text(), subject: text(), cluster: text(), task: Some(text()) },
+        principal: Principal {
+            issuer: text(),
+            subject: text(),
+            username: text(),
+            groups,
+            ..Principal::default()
+        },
+    })
+}
+
+fn opened(session: SessionId, exchange: ExchangeId) -> ExchangeOpened {
+    ExchangeOpened { exchange, session: Some(session), ..ExchangeOpened::default() }
+}
+
+fn settled(session: SessionId, exchange: ExchangeId, account: Account) -> Record {
+    let session = Some(session);
+    Record::ExchangeSettled(Box::new(ExchangeSettled {
+        exchange,
+        session,
+        account,
+        ..ExchangeSettled::default()
+    }))
+}
+
+fn account(state: AccountState, gap_bytes: u64) -> Account {
+    let reason = Some(format!("{} {gap_bytes}", state.as_str()));
+    Account { state, gap_bytes, reason, ..Account::default() }
+}
+
+fn folded(records: &[Record]) -> MemoryRows {
+    let (mut rows, mut fold) = (MemoryRows::default(), Fold::default());
+    for (i, record) in records.iter().enumerate() {
+        fold.apply(&mut rows, at(i as u64), record);
+    }
+    rows
+}
+
+#[test]
+fn the_worst_account_and_the_first_reason_stay() {
+    use AccountState::{Complete, Gap, Unwitnessed};
+    let check = |accounts: &[Account], state, gap_bytes, reason: &str| {
+        let session = SessionId::new();
+        let mut records = vec![opened_session(session, "x")];
+        for account in accounts {
+            let exchange = ExchangeId::new();
+            records.push(Record::ExchangeOpened(Box::new(opened(session, exchange))));
+            records.push(settled(session, exchange, account.clone()));
+        }
+        let row = folded(&records).sessions[&session].view.account.clone();
+        assert_eq!((row.state, row.gap_bytes), (state, gap_bytes), "{accounts:?}");
+        assert_eq!(row.reason.as_deref(), Some(reason), "{accounts:?}");
+    };
+    check(&[], Unwitnessed, 0, "nothing was accounted for yet");
+    check(&[account(Complete, 0)], Complete, 0, "complete 0");
+    check(&[account(Complete, 0), account(Unwitnessed, 1)], Unwitnessed, 1, "unwitnessed 1");
+    check(&[account(Gap, 5), account(Unwitnessed, 0), account(Gap, 7)], Gap, 12, "gap 5");
+}
+
+#[test]
+fn a_gap_that_an_exchange_and_its_connection_see_counts_once() {
+    let (session, exchange) = (SessionId::new(), ExchangeId::new());
+    let gaps = vec![Gap {
+        step: GapStep::Kernel,
+        direction: Direction::Response,
+        bytes: 5,
+        from: 0,
+        to: 5,
+        cookie: None,
+    }];
+    let gap = Account { gaps, ..account(AccountState::Gap, 5) };
+    let rows = folded(&[
+        opened_session(session, "x"),
+        Record::ExchangeOpened(Box::new(opened(session, exchange))),
+        settled(session, exchange, gap.clone()),
+        Record::ConnectionClosed(Box::new(ConnectionClosed {
+            time: Timestamp::EPOCH,
+            role: "client".into(),
+            peer: String::new(),
+            evidence: crate::model::SocketEvidence::default(),
+            account: gap,
+            exchanges: 1,
+            sessions: vec![session, SessionId::new()],
+        })),
+    ]);
+    assert_eq!(rows.sessions[&session].view.account.gap_bytes, 5);
+}
+
+#[test]
+fn refused_exchanges_are_settled_at_once() {
+    for (phase, verdict) in [("attribute", Some(Decision::Deny)), ("identify", None)] {
+        let (session, exchange) = (SessionId::new(), ExchangeId::new());
+        let refusal = Refusal {
+            phase: phase.into(),
+            status: 403,
+            reason: "Forbidden".into(),
+            message: "no".into(),
+        };
+        let opened = ExchangeOpened { refusal: Some(refusal), ..opened(session, exchange) };
+        let rows = folded(&[
+            opened_session(session, "x"),
+            Record::ExchangeOpened(Box::new(opened)),
+            settled(session, exchange, account(AccountState::Complete, 0)),
+        ]);
+        let view = &rows.sessions[&session].view;
+        assert_eq!((view.exchanges, view.denied), (1, u64::from(verdict.is_some())), "{phase}");
+        assert_eq!(view.account.state, AccountState::Complete, "its outcome may follow");
+        assert_eq!(rows.exchanges[&exchange].verdict, verdict, "{phase}");
+    }
+}
+
+#[test]
+fn a_record_that_comes_twice_counts_once() {
+    let (session, exchange) = (SessionId::new(), ExchangeId::new());
+    let records = [
+        opened_session(session, "x"),
+        Record::ExchangeOpened(Box::new(opened(session, exchange))),
+        settled(session, exchange, account(AccountState::Gap, 5)),
+    ];
+    let once = folded(&records);
+    let (mut rows, mut fold) = (MemoryRows::default(), Fold::default());
+    for record in &records {
+        for offset in [0, 1] {
+            fold.apply(&mut rows, at(offset), record);
+        }
+    }
+    let (a, b) = (&once.sessions[&session], &rows.sessions[&session]);
+    assert_eq!((a.view.exchanges, &a.view.account), (b.view.exchanges, &b.view.account));
+}
+
+#[test]
+fn the_first_reason_stays_and_a_session_may_go_on() {
+    let session = SessionId::new();
+    let changed = |state, ended| {
+        let time = Timestamp::EPOCH;
+        Record::SessionChanged(SessionChanged { session, time, state, ended })
+    };
+    let ended = Some(Timestamp::from_micros(9));
+    let rows = folded(&[
+        opened_session(session, "x"),
+        changed(SessionState::Incomplete(IncompleteReason::ClientLost), None),
+        changed(SessionState::Incomplete(IncompleteReason::TokenExpired), None),
+        changed(SessionState::Ended, ended),
+    ]);
+    let view = &rows.sessions[&session].view;
+    assert_eq!(view.session_state(), SessionState::Incomplete(IncompleteReason::ClientLost));
+    assert_eq!(view.ended, ended);
+}
+
+proptest! {
+    /// Whatever a client sends, its rows fit: else the index would refuse them.
+    #[test]
+    fn no_text_makes_a_row_too_large(
+        unit in "[a\"\\\\\u{0}\u{1}äあ\u{10ffff}]{1,3}",
+        count in 1_usize..3000,
+        number in prop::sample::select(vec![0, u64::MAX]),
+    ) {
+        let text = unit.repeat(count);
+        let (session, exchange) = (SessionId::new(), ExchangeId::new());
+        let mut intent = opened(session, exchange);
+        let info = RequestInfo {
+            path: text.clone(),
+            verb: text.clone(),
+            api_group: text.clone(),
+            api_version: text.clone(),
+            namespace: text.clone(),
+            resource: text.clone(),
+            subresource: text.clone(),
+            name: text.clone(),
+            ..RequestInfo::default()
+        };
+        intent.time = Timestamp::from_micros(i64::MAX);
+        intent.cluster.clone_from(&text);
+        intent.task = Some(text.clone());
+        intent.command = Some(Command { id: text.clone(), name: text.clone() });
+        intent.principal = Some(Arc::new(Principal {
+            username: text.clone(),
+            subject: text.clone(),
+            ..Principal::default()
+        }));
+        intent.head = Some(RequestHead {
+            headers: vec![("user-agent".into(), text.clone())],
+            ..RequestHead::default()
+        });
+        intent.request = Some(info);
+        intent.verdict = Some(Verdict {
+            policies: vec![text.clone(); 9],
+            policy_set: text.clone(),
+            ..Verdict::default()
+        });
+        intent.refusal = Some(Refusal {
+            phase: text.clone(),
+            status: 403,
+            reason: text.clone(),
+            message: text.clone(),
+        });
+        intent.suppressed = number;
+        let object = ObjectChange {
+            kind: "ConfigMap".into(),
+            namespace: "n".into(),
+            name: text.chars().take(20).collect(),
+            uid: "u".repeat(36),
+            change: Change::Modified,
+        };
+        let outcome = ExchangeSettled {
+            exchange,
+            session: Some(session),
+            time: intent.time,
+            status: 500,
+            ending: Ending::RecorderFailed,
+            objects: vec![object; 256],
+            object_count: number,
+            audit_id: Some(text.clone()),
+            request: crate::model::BodyFacts { bytes: number, ..Default::default() },
+            response: crate::model::BodyFacts { bytes: number, ..Default::default() },
+            timing_us: Timing {
+                identify: number, authorize: number, open: number, upstream: number, total: number,
+            },
+            account: Account { gap_bytes: number / 4, reason: Some(text.clone()), ..Account::default() },
+            ..ExchangeSettled::default()
+        };
+        let rows = folded(&[
+            opened_session(session, &text),
+            Record::ExchangeOpened(Box::new(intent)),
+            Record::ExchangeSettled(Box::new(outcome)),
+        ]);
+        let session = serde_json::to_vec(&rows.sessions[&session]).expect("plain data");
+        let exchange = serde_json::to_vec(&rows.exchanges[&exchange]).expect("plain data");
+        prop_assert!(session.len() <= ROW_BYTES_MAX, "session: {}", session.len());
+        prop_assert!(exchange.len() <= ROW_BYTES_MAX, "exchange: {}", exchange.len());
+    }
+}

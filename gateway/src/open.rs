@@ -93,11 +93,9 @@ pub async fn open(
     let intent = Record::ExchangeOpened(Box::new(draft.opened));
     let (since, epoch) = (Instant::now(), gateway.recorder.epoch());
     let appended = if has_body {
-        // The body's end waits for all of it; here it is enough to know that the store takes records.
-        gateway
-            .recorder
-            .append(intent, if attribute::may_change(&info, false) { Need::Queued } else { need })
-            .await
+        // Written before the first byte goes, so that what the API server sees of a request that is cut
+        // off half-way has a record; the body's last byte waits until all of it is as durable as it must.
+        gateway.recorder.append(intent, Need::Written).await
     } else {
         let at_us = micros(received.elapsed());
         let body = crate::tap::lock(&shared).request.finish(true, &mut Vec::new());

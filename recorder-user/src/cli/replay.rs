@@ -40,9 +40,9 @@ pub(super) fn run(
     };
     let pace = Pace { speed, wait_max: args.max_wait };
     if screen.json {
-        replay_json::play(&timeline, pace, screen)?
+        replay_json::play(&timeline, pace, screen)?;
     } else {
-        play(&timeline, pace, screen)?
+        play(&timeline, pace, screen)?;
     }
     Ok(Outcome::Fine)
 }

@@ -82,7 +82,7 @@ enum Reader {
     /// Nothing is read: not needed, not decodable, or damaged.
     None,
     Body {
-        gunzip: Option<Gunzip>,
+        gunzip: Option<Box<Gunzip>>,
         form: Form,
     },
 }
@@ -121,7 +121,7 @@ impl Reader {
         {
             None => None,
             Some(encoding) if encoding.is_empty() || encoding == "identity" => None,
-            Some(encoding) if encoding == "gzip" || encoding == "x-gzip" => Some(Gunzip::new()),
+            Some(encoding) if encoding == "gzip" || encoding == "x-gzip" => Some(Box::default()),
             Some(_) => return Self::None,
         };
         Self::Body { gunzip, form }

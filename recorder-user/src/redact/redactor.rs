@@ -47,8 +47,8 @@ struct Redacting {
 }
 
 enum Filter {
-    Json(JsonFilter),
-    Protobuf(ProtobufFilter),
+    Json(Box<JsonFilter>),
+    Protobuf(Box<ProtobufFilter>),
 }
 
 impl Redactor {
@@ -61,10 +61,10 @@ impl Redactor {
             Action::Redact { format, gzip, rules } => Work::Redact(Box::new(Redacting {
                 gunzip: gzip.then(Gunzip::new),
                 filter: match format {
-                    Format::Json => Filter::Json(JsonFilter::new(rules, &key)),
+                    Format::Json => Filter::Json(Box::new(JsonFilter::new(rules, &key))),
                     Format::Protobuf => {
                         let filter = ProtobufFilter::new(rules.sensitive, rules.messages, &key);
-                        Filter::Protobuf(filter)
+                        Filter::Protobuf(Box::new(filter))
                     }
                 },
                 stopped: None,

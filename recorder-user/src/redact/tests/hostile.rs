@@ -18,7 +18,7 @@ fn bad_bytes_are_withheld() {
     for body in [
         &b"\xef\xbb\xbf{\"data\":{\"p\":\"hunter22\"}}"[..],
         b"\0{\"data\":{\"p\":\"hunter22\"}}",
-        b"{\"data\":{\"p\":\"hunter\022\"}}",
+        b"{\"data\":{\"p\":\"hunter\x0022\"}}",
         b"{\"data\":{\"p\":\"hunter\n22\"}}",
         b"\xff\xfe{\0\"\0",
         b"{\"data\":{\"p\":\"hunter22\"}}}",

@@ -108,7 +108,7 @@ const WANTED_STEPS_MAX: usize = 8;
 
 impl Collector {
     /// The path in a fixed array without a leading `object` step; none when deeper than anything wanted.
-    fn steps<'a>(path: &'a Path) -> Option<([&'a [u8]; WANTED_STEPS_MAX], usize, bool)> {
+    fn steps(path: &Path) -> Option<([&[u8]; WANTED_STEPS_MAX], usize, bool)> {
         if path.len() > WANTED_STEPS_MAX {
             return None;
         }
@@ -121,8 +121,9 @@ impl Collector {
                     in_event = true;
                     continue;
                 }
-                // A key cannot be mistaken for this: the marker is compared together with its place.
                 Segment::Index => b"[]",
+                // A key that is spelled like the mark of arrays is none that is wanted.
+                Segment::Key(b"[]") => b"",
                 Segment::Key(key) => key,
             };
             steps[count] = step;

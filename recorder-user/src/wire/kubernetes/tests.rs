@@ -116,6 +116,7 @@ fn dry_run_in_the_body() {
         (r#"{"kind":"Eviction","deleteOptions":{"dryRun":["All"]}}"#, false, true),
         (r#"{"kind":"DeleteOptions","dryRun":[]}"#, false, false),
         (r#"{"metadata":{"dryRun":["All"]}}"#, false, false),
+        (r#"{"dryRun":{"[]":"All"}}"#, false, false),
         // What a decoder makes of these is not to be relied on.
         (r#"{"dryRun":["All"],"dryRun":[]}"#, false, false),
         (r#"{"dryRun":["All"],"dryRun":null}"#, false, false),

@@ -53,7 +53,7 @@ async fn kill_nine_twenty_times(scene: Rc<Scene>) -> Result<()> {
     let recorder = gateway.recorder()?;
     let rows = recorder.search(&["--namespace", "crash"]).await?;
     let recorded: BTreeSet<_> =
-        rows.iter().filter_map(|row| row["path"].as_str()).map(str::to_owned).collect();
+        rows.iter().filter_map(|row| row["exchange"].as_str()).map(str::to_owned).collect();
     ensure!(reached.len() > 100, "too little load to tell: {} mutations", reached.len());
     let missing: Vec<_> = reached.difference(&recorded).collect();
     ensure!(
@@ -67,20 +67,21 @@ async fn kill_nine_twenty_times(scene: Rc<Scene>) -> Result<()> {
     same_without_index(&mut gateway).await
 }
 
-/// What the API server's own audit log says was asked of it, by path; each path is asked once.
+/// What the API server's own audit log says was asked of it. Its audit ids are our exchanges' ids.
 fn reached(events: &[Value]) -> BTreeSet<String> {
     let mutating = ["create", "patch", "update", "delete"];
     events
         .iter()
         .filter(|event| event["user"]["username"] == "system:serviceaccount:decklog:gateway")
         .filter(|event| event["verb"].as_str().is_some_and(|verb| mutating.contains(&verb)))
-        .filter_map(|event| event["requestURI"].as_str())
-        .filter(|uri| uri.contains("/namespaces/crash/"))
-        .map(str::to_owned)
+        .filter(|event| {
+            event["requestURI"].as_str().is_some_and(|uri| uri.contains("/namespaces/crash/"))
+        })
+        .filter_map(|event| event["auditID"].as_str().map(str::to_owned))
         .collect()
 }
 
-/// Creates, patches and deletes without end, each request with a query that names it.
+/// Creates, patches and deletes without end.
 async fn mutate(bob: Endpoint, kill: u64, worker: u64) -> Result<()> {
     let collection = "/api/v1/namespaces/crash/configmaps";
     let protocol = if worker.is_multiple_of(2) { Protocol::Http1 } else { Protocol::Http2 };

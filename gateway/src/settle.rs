@@ -175,7 +175,6 @@ impl Exchange {
     }
 
     /// Queues the outcome, and tells when it is written.
-    #[must_use]
     pub fn settle(mut self: Box<Self>, ending: Ending) -> Ack {
         self.end(ending)
     }

@@ -1,6 +1,7 @@
 //! An issuer of tokens over real TLS on port 0, and a gateway configuration that trusts it.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
 
 use std::{
     path::PathBuf,

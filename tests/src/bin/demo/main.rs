@@ -60,7 +60,10 @@ async fn demo(arguments: &Arguments) -> Result<()> {
     println!("demo: all is up after {:.0} s\n", started.elapsed().as_secs_f64());
     let result = tokio::select! {
         result = visit(&world, arguments.keep) => result,
-        () = stopped() => Ok(println!("\ndemo: stopped")),
+        () = stopped() => {
+            println!("\ndemo: stopped");
+            Ok(())
+        }
     };
     // On every way out: somebody's own cluster is left as it was.
     visit::tidy(&world).await?;

@@ -127,7 +127,10 @@ async fn login_token_is_accepted(scene: Rc<Scene>) -> Result<()> {
 /// A key that is new is fetched when a token names it; a key that is gone is refused once that is known.
 async fn keys_rotate(scene: Rc<Scene>) -> Result<()> {
     let issuer = scene.own_issuer("issuer", HOUR).await?;
-    let gateway = own_gateway(&scene, &[&issuer], &Options::default()).await?;
+    // The shortest that is allowed; the default is a minute.
+    let config = json!({"authentication": {"keys": {"coolDown": "5s"}}});
+    let options = Options { config, ..Options::default() };
+    let gateway = own_gateway(&scene, &[&issuer], &options).await?;
     let old = scene.secret(issuer.token("alice").await?);
     works(&gateway, &old).await.context("before the rotation")?;
     issuer.rotate(OldKeys::Keep).await?;

@@ -3,13 +3,18 @@
 //! The runner searches every scenario's stores and logs; records are compressed on disk, so the search
 //! reads them through the store's own reader, too.
 
+use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use flate2::read::MultiGzDecoder;
 use http::Request;
+use recorder_user::model::{Direction, ExchangeId, Record};
+use recorder_user::store::Reader;
 use rig::client::{full, json_request};
 use rig::gateway::Options;
 use serde_json::json;
@@ -68,7 +73,7 @@ fn search(what: &str, bytes: &[u8], needles: &[Needle]) -> Result<()> {
     for needle in needles {
         for form in &needle.forms {
             // The secret itself is not repeated here.
-            if bytes.windows(form.len()).any(|window| window == form) {
+            if memchr::memmem::find(bytes, form).is_some() {
                 bail!("{} is in {what}", needle.name);
             }
         }
@@ -89,9 +94,40 @@ fn search_files(directory: &Path, needles: &[Needle]) -> Result<()> {
     Ok(())
 }
 
-fn search_records(_store: &Path, _needles: &[Needle]) -> Result<()> {
+/// Every record as it was before compression; and the bodies, whole and unpacked, since a text may be cut
+/// by the border of two chunks or hidden by gzip.
+fn search_records(store: &Path, needles: &[Needle]) -> Result<()> {
+    let mut bodies: BTreeMap<(ExchangeId, &str), Vec<u8>> = BTreeMap::new();
+    let reader = Reader::open(store)?;
+    for stored in reader.records() {
+        // A torn tail ends a store that is still open; `verify` is about damage.
+        let Ok(stored) = stored else { break };
+        if let Record::Chunk(chunk) = &stored.record {
+            let direction = match chunk.direction {
+                Direction::Request => "request",
+                Direction::Response => "response",
+            };
+            bodies.entry((chunk.exchange, direction)).or_default().extend_from_slice(&chunk.data);
+        } else {
+            let mut payload = Vec::new();
+            stored.record.encode(&mut payload);
+            search(&format!("the record at {} of {}", stored.position, store.display()), &payload, needles)?;
+        }
+    }
+    for ((exchange, direction), body) in bodies {
+        let what = format!("the {direction} body of exchange {exchange}");
+        if body.starts_with(&GZIP_MAGIC) {
+            let mut unpacked = Vec::new();
+            // What was unpacked before an error counts.
+            let _ = MultiGzDecoder::new(&*body).read_to_end(&mut unpacked);
+            search(&what, &unpacked, needles)?;
+        }
+        search(&what, &body, needles)?;
+    }
     Ok(())
 }
+
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 async fn secrets_never_reach_the_disk(scene: Rc<Scene>) -> Result<()> {
     let gateway = scene.gateway(&Options::default()).await?;

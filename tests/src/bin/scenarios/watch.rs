@@ -136,21 +136,24 @@ async fn by_kubectl(scene: Rc<Scene>) -> Result<()> {
 async fn ends_with_its_token(scene: Rc<Scene>) -> Result<()> {
     let gateway = scene.gateway(&Options::default()).await?;
     scene.plane().namespace("watched-expiry").await?;
-    let now = jiff::Timestamp::now().as_second();
-    // The gateway allows 30 s of leeway: 27 s ago is still good for about 3 s.
-    let claims = json!({"claims": {"sub": "carol", "iat": now - 90, "exp": now - 27}});
-    let token = scene.secret(scene.issuer().mint(&claims).await?);
+    let expires = jiff::Timestamp::now().as_second() + 3;
+    let token = scene.secret(short_token(&scene, expires).await?);
     let carol = gateway.endpoint().bearer(token);
     let path = "/api/v1/namespaces/watched-expiry/configmaps?watch=true";
     let mut watches = vec![
         Watch::open(&carol, Protocol::Http1, path).await?,
         Watch::open(&carol, Protocol::Http2, path).await?,
     ];
+    scene.plane().config_map("watched-expiry", "early", &json!({})).await?;
+    for watch in &mut watches {
+        watch.about("early", SOON).await?;
+    }
     for watch in &mut watches {
         let mut last = None;
-        while let Some(event) = watch.next(Duration::from_secs(40)).await? {
+        while let Some(event) = watch.next(Duration::from_secs(60)).await? {
             last = Some(event);
         }
+        ensure!(jiff::Timestamp::now().as_second() >= expires, "cut before the token expired");
         let last = last.context("the watch ended without a word")?;
         ensure!(
             last["type"] == "ERROR"
@@ -169,13 +172,17 @@ async fn ends_with_its_token(scene: Rc<Scene>) -> Result<()> {
     sessions.await
 }
 
+async fn short_token(scene: &Scene, expires: i64) -> Result<String> {
+    let claims = json!({"claims": {"sub": "carol", "iat": expires - 60, "exp": expires}});
+    scene.issuer().mint(&claims).await
+}
+
 /// Identity is per request: the expiry of one token ends its own watch and no other on the connection.
 async fn survives_its_neighbours_token(scene: Rc<Scene>) -> Result<()> {
     let gateway = scene.gateway(&Options::default()).await?;
     scene.plane().namespace("watched-shared").await?;
-    let now = jiff::Timestamp::now().as_second();
-    let claims = json!({"claims": {"sub": "carol", "iat": now - 90, "exp": now - 27}});
-    let short = scene.secret(scene.issuer().mint(&claims).await?);
+    let expires = jiff::Timestamp::now().as_second() + 2;
+    let short = scene.secret(short_token(&scene, expires).await?);
     let long = scene.token("bob").await?;
     let path = "/api/v1/namespaces/watched-shared/configmaps?watch=true";
     let connection = gateway.endpoint().connect(Protocol::Http2).await?;
@@ -188,7 +195,7 @@ async fn survives_its_neighbours_token(scene: Rc<Scene>) -> Result<()> {
         Ok(Watch { _connection: shared, response, pending: BytesMut::new() })
     };
     let (mut carol, mut bob) = (open(&short).await?, open(&long).await?);
-    while carol.next(Duration::from_secs(40)).await?.is_some() {}
+    while carol.next(Duration::from_secs(60)).await?.is_some() {}
     scene.plane().config_map("watched-shared", "after", &json!({})).await?;
     bob.about("after", SOON).await.map(drop)
 }

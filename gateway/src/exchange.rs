@@ -21,7 +21,7 @@ use crate::{
     identify::{self, Identity},
     open,
     refuse::Refused,
-    sessions::SessionUse,
+    sessions::{Session, SessionUse},
     tap::micros,
 };
 
@@ -49,6 +49,8 @@ pub struct Draft {
     pub received: Instant,
     /// The record of intent, as far as it is known.
     pub opened: ExchangeOpened,
+    /// Its session, once it has one.
+    pub session: Option<Arc<Session>>,
     /// Timings so far.
     pub timing: Timing,
 }
@@ -82,7 +84,8 @@ impl Draft {
             client_cookie: client.cookie(),
             ..ExchangeOpened::default()
         };
-        Self { id, received: Instant::now(), opened, timing: Timing::default() }
+        let timing = Timing::default();
+        Self { id, received: Instant::now(), opened, session: None, timing }
     }
 }
 
@@ -113,6 +116,7 @@ async fn authorized(
     let session =
         gateway.sessions.join(&identity.principal, &cluster.name, route.task, draft.opened.time)?;
     draft.opened.session = Some(session.id());
+    draft.session = Some(Arc::clone(session.session()));
     draft.opened.head = Some(redact::request_head(
         request.method(),
         request.uri().path_and_query().map_or(path, |target| target.as_str()),
@@ -178,7 +182,12 @@ async fn refuse(
     }
     draft.opened.refusal = Some(refused.record());
     let record = Record::ExchangeOpened(Box::new(draft.opened));
-    match gateway.recorder.append(record, Need::Written).await {
+    let announced = draft.session.map_or(Ok(()), |session| gateway.sessions.announce(&session));
+    let appended = match announced {
+        Ok(()) => gateway.recorder.append(record, Need::Written).await,
+        Err(error) => Err(error),
+    };
+    match appended {
         Ok(()) => refused.response(),
         Err(error) => {
             tracing::error!(exchange = %draft.id, %error, "refusal not recorded");

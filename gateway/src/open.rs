@@ -92,7 +92,9 @@ pub async fn open(
     let shared = Shared::new(recording, observer);
     let intent = Record::ExchangeOpened(Box::new(draft.opened));
     let (since, epoch) = (Instant::now(), gateway.recorder.epoch());
-    let appended = if has_body {
+    let appended = if let Err(error) = gateway.sessions.announce(&session) {
+        Err(error)
+    } else if has_body {
         // Written before the first byte goes, so that what the API server sees of a request that is cut
         // off half-way has a record; the body's last byte waits until all of it is as durable as it must.
         gateway.recorder.append(intent, Need::Written).await

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -26,7 +26,12 @@ pub struct Session {
     key: SessionKey,
     last: AtomicI64,
     live: AtomicU64,
-    incomplete: AtomicBool,
+    principal: Principal,
+    opened: Timestamp,
+    incomplete: Mutex<Option<IncompleteReason>>,
+    /// The store's failures when the session was last put on record; none before. What was only queued
+    /// may be lost with a failure, so after one it is put on record again.
+    announced: Mutex<Option<u64>>,
 }
 
 impl Session {
@@ -46,6 +51,14 @@ impl Session {
 /// A use of a session by one exchange: while it is held the session is not idle.
 pub struct SessionUse(Arc<Session>);
 
+impl SessionUse {
+    /// The session, without keeping it from being idle.
+    #[must_use]
+    pub const fn session(&self) -> &Arc<Session> {
+        &self.0
+    }
+}
+
 impl std::ops::Deref for SessionUse {
     type Target = Session;
 
@@ -61,28 +74,17 @@ impl Drop for SessionUse {
     }
 }
 
-/// Why a session could not be joined.
-pub enum JoinError {
-    /// Too many sessions are open.
-    Full,
-    /// The recorder cannot write.
-    Recorder(AppendError),
-}
+/// Too many sessions are open.
+pub struct TooManySessions;
 
-impl From<JoinError> for Refused {
-    fn from(error: JoinError) -> Self {
-        match error {
-            JoinError::Full => Self::new(
-                "attribute",
-                429,
-                "TooManyRequests",
-                "too many sessions are open at this gateway: try again later",
-            ),
-            JoinError::Recorder(error) => {
-                tracing::error!(%error, "session not opened");
-                Self::recorder_failed()
-            }
-        }
+impl From<TooManySessions> for Refused {
+    fn from(_: TooManySessions) -> Self {
+        Self::new(
+            "attribute",
+            429,
+            "TooManyRequests",
+            "too many sessions are open at this gateway: try again later",
+        )
     }
 }
 
@@ -103,7 +105,16 @@ impl Sessions {
                 key: view.key(),
                 last: AtomicI64::new(view.last_activity.as_micros()),
                 live: AtomicU64::new(0),
-                incomplete: AtomicBool::new(view.reason.is_some()),
+                principal: Principal {
+                    issuer: view.principal.issuer.clone(),
+                    subject: view.principal.subject.clone(),
+                    username: view.principal.username.clone(),
+                    groups: view.principal.groups.clone(),
+                    ..Principal::default()
+                },
+                opened: view.started,
+                incomplete: Mutex::new(view.reason),
+                announced: Mutex::new(Some(recorder.epoch())),
             };
             (session.key.clone(), Arc::new(session))
         });
@@ -111,7 +122,7 @@ impl Sessions {
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<SessionKey, Arc<Session>>> {
-        self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.open)
     }
 
     /// How many are open.
@@ -120,14 +131,14 @@ impl Sessions {
         self.open().len()
     }
 
-    /// The session of `principal` on `cluster` for `task`; a new one is recorded before anything of it.
+    /// The session of `principal` on `cluster` for `task`.
     pub fn join(
         &self,
         principal: &Principal,
         cluster: &str,
         task: Option<&str>,
         time: Timestamp,
-    ) -> Result<SessionUse, JoinError> {
+    ) -> Result<SessionUse, TooManySessions> {
         let key = SessionKey {
             issuer: principal.issuer.clone(),
             subject: principal.subject.clone(),
@@ -145,33 +156,55 @@ impl Sessions {
             open.remove(&key);
         }
         if open.len() >= SESSIONS_MAX {
-            return Err(JoinError::Full);
+            return Err(TooManySessions);
         }
         let session = Arc::new(Session {
             id: SessionId::new(),
             key: key.clone(),
             last: AtomicI64::new(time.as_micros()),
             live: AtomicU64::new(1),
-            incomplete: AtomicBool::new(false),
-        });
-        // Queued under the lock: no exchange of the session can be queued before it.
-        let record = SessionOpened {
-            session: session.id,
-            time,
-            key: key.clone(),
             principal: principal.clone(),
-        };
-        self.recorder.try_append(Record::SessionOpened(record)).map_err(JoinError::Recorder)?;
+            opened: time,
+            incomplete: Mutex::new(None),
+            announced: Mutex::new(None),
+        });
         open.insert(key, Arc::clone(&session));
         tracing::info!(session = %session.id, username = principal.username, cluster, task, "session opened");
         Ok(SessionUse(session))
     }
 
+    /// Puts the session on record, unless it is. To be called before anything of it is recorded.
+    ///
+    /// # Errors
+    /// When the store does not take it: then nothing of the session may be forwarded.
+    pub fn announce(&self, session: &Session) -> Result<(), AppendError> {
+        // Queued under the lock: no exchange of the session can be queued before it.
+        let mut announced = lock(&session.announced);
+        let epoch = self.recorder.epoch();
+        if *announced == Some(epoch) {
+            return Ok(());
+        }
+        self.recorder.try_append(Record::SessionOpened(SessionOpened {
+            session: session.id,
+            time: session.opened,
+            key: session.key.clone(),
+            principal: session.principal.clone(),
+        }))?;
+        if let Some(reason) = *lock(&session.incomplete) {
+            self.recorder.try_append(changed(session, SessionState::Incomplete(reason), None))?;
+        }
+        *announced = Some(epoch);
+        Ok(())
+    }
+
     /// A live stream of the session was cut by anything but its two ends. The first reason stays.
     pub fn cut(&self, session: &Session, reason: IncompleteReason) {
-        if session.incomplete.swap(true, Ordering::AcqRel) {
+        let mut incomplete = lock(&session.incomplete);
+        if incomplete.is_some() {
             return;
         }
+        *incomplete = Some(reason);
+        drop(incomplete);
         self.change(session, SessionState::Incomplete(reason), None);
         tracing::warn!(session = %session.id, reason = reason.as_str(), "session incomplete");
     }
@@ -212,10 +245,19 @@ impl Sessions {
     }
 
     fn change(&self, session: &Session, state: SessionState, ended: Option<Timestamp>) {
-        let record = SessionChanged { session: session.id, time: Timestamp::now(), state, ended };
-        if let Err(error) = self.recorder.try_append(Record::SessionChanged(record)) {
+        if let Err(error) = self.recorder.try_append(changed(session, state, ended)) {
             // At the next start the session is found open and sealed as lost: nothing is hidden.
             tracing::error!(session = %session.id, %error, "session change not recorded");
         }
     }
+}
+
+fn changed(session: &Session, state: SessionState, ended: Option<Timestamp>) -> Record {
+    let time = Timestamp::now();
+    Record::SessionChanged(SessionChanged { session: session.id, time, state, ended })
+}
+
+/// Plain values behind a lock stay usable after a panic elsewhere.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

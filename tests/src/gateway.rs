@@ -287,14 +287,6 @@ impl Gateway {
         .with_context(|| format!("{} ends:\n{}", log.display(), tail(&log)))
     }
 
-    /// Its process id.
-    ///
-    /// # Errors
-    /// When it is not running.
-    pub fn pid(&self) -> Result<u32> {
-        Ok(self.process.as_ref().context("the gateway is not running")?.id())
-    }
-
     /// Sends it a signal.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rig::client::Protocol;
 use rig::gateway::Options;
 use rig::theft;
@@ -96,7 +96,7 @@ async fn stolen_bytes_are_a_gap(scene: Rc<Scene>) -> Result<()> {
     search_until(&gateway, &[], |rows| !rows.is_empty()).await?;
 
     let port = tls.get_ref().0.local_addr()?.port();
-    let socket = theft::socket_towards(gateway.pid()?, port)?;
+    let socket = theft::socket_towards(gateway.id().context("the gateway runs")?, port)?;
     // Stopped, so that the bytes are there for us and not for the gateway.
     gateway.signal(libc::SIGSTOP)?;
     let stolen = async {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
@@ -18,6 +19,8 @@ use recorder_user::store::Reader;
 use rig::client::{full, json_request};
 use rig::gateway::Options;
 use serde_json::json;
+
+use rig::wait::{Level, until};
 
 use crate::runner::{Scenario, scenario};
 use crate::scene::{Scene, search_until};
@@ -111,7 +114,11 @@ fn search_records(store: &Path, needles: &[Needle]) -> Result<()> {
         } else {
             let mut payload = Vec::new();
             stored.record.encode(&mut payload);
-            search(&format!("the record at {} of {}", stored.position, store.display()), &payload, needles)?;
+            search(
+                &format!("the record at {} of {}", stored.position, store.display()),
+                &payload,
+                needles,
+            )?;
         }
     }
     for ((exchange, direction), body) in bodies {
@@ -132,6 +139,12 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 async fn secrets_never_reach_the_disk(scene: Rc<Scene>) -> Result<()> {
     let gateway = scene.gateway(&Options::default()).await?;
     scene.plane().namespace("vault").await?;
+    // The controller manager makes it a moment after the namespace.
+    until("the default service account is there", Duration::from_secs(20), async || {
+        let account = scene.plane().get("/api/v1/namespaces/vault/serviceaccounts/default").await;
+        Ok(Level::when(account.is_ok(), || "not found".into()))
+    })
+    .await?;
     let secret = |name: &str| scene.secret(format!("very-secret-{name}-{}", std::process::id()));
     let (data, string, applied) = (secret("data"), secret("string"), secret("applied"));
     let kubeconfig = gateway.kubeconfig("alice", &scene.token("alice").await?, None)?;
@@ -184,6 +197,12 @@ async fn secrets_never_reach_the_disk(scene: Rc<Scene>) -> Result<()> {
             }
         }
     }
+    // The control: the same search finds what is no secret, in compressed records and packed bodies alike.
+    let public = format!("not-secret-at-all-{}", std::process::id());
+    scene.plane().config_map("vault", "public", &json!({"text": public.repeat(100)})).await?;
+    let request = Request::get("/api/v1/namespaces/vault/configmaps/public");
+    let request = request.header("accept-encoding", "gzip");
+    alice.call(request.body(full(""))?).await?.success()?;
     // A body cut off half-way, and one that is no JSON: withheld rather than stored raw.
     let broken = format!("{{\"kind\":\"Secret\",\"stringData\":{{\"p\":\"{}\"", secret("broken"));
     let mut request = json_request("POST", path, &json!(null))?;
@@ -194,6 +213,11 @@ async fn secrets_never_reach_the_disk(scene: Rc<Scene>) -> Result<()> {
     // It recorded something: an empty store would pass the search.
     let kept = rows.iter().any(|row| row["effect"] == "created" && row["name"].is_string());
     ensure!(kept, "{rows:?}");
+    let control = Needle { name: "the control".into(), forms: vec![public.into_bytes()] };
+    ensure!(
+        search_records(&gateway.store(), &[control]).is_err(),
+        "the search finds nothing at all"
+    );
     let (_, metrics) = gateway.health("/metrics").await?;
     check_text(&scene, "the metrics", &metrics)
 }

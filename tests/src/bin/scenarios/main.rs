@@ -7,6 +7,7 @@
 mod account;
 mod authentication;
 mod crash;
+mod disk;
 mod fairness;
 mod hostile;
 mod impersonation;
@@ -79,6 +80,7 @@ fn all() -> Vec<runner::Scenario> {
         metrics::scenarios(),
         fairness::scenarios(),
         outage::scenarios(),
+        disk::scenarios(),
         crash::scenarios(),
     ];
     topics.into_iter().flatten().collect()

@@ -1,6 +1,7 @@
 //! What kubectl and client libraries rely on passes unharmed: the same request, direct and through.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use http::{HeaderMap, Request, StatusCode};
@@ -8,6 +9,8 @@ use rig::client::{Endpoint, Protocol, Reply, full, json_request};
 use rig::controlplane;
 use rig::gateway::{Gateway, Options};
 use serde_json::{Value, json};
+
+use rig::wait::{Level, until};
 
 use crate::runner::{Scenario, scenario};
 use crate::scene::Scene;
@@ -69,8 +72,16 @@ async fn reads_pass_unharmed(scene: Rc<Scene>) -> Result<()> {
                 let request = request.header("accept-encoding", encoding).body(full(""))?;
                 endpoint.connect(protocol).await?.call(request).await
             };
-            let (direct, through) = (ask(direct).await?, ask(&through).await?);
-            same(&direct, &through).with_context(|| format!("{path} as {accept}, {encoding}"))?;
+            // A list carries the cluster's revision, which others move between the two requests.
+            until("both answers are the same", Duration::from_secs(10), async || {
+                let (direct, through) = (ask(direct).await?, ask(&through).await?);
+                let same = same(&direct, &through);
+                Ok(match same.with_context(|| format!("{path} as {accept}, {encoding}")) {
+                    Ok(()) => Level::Reached(()),
+                    Err(error) => Level::NotYet(format!("{error:#}")),
+                })
+            })
+            .await?;
         }
         // The API server answers HEAD on a resource with 405, and on /healthz with 200.
         for path in [list, "/healthz"] {

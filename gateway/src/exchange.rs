@@ -100,7 +100,6 @@ async fn authorized(
     let identity =
         gateway.identifier.identify(token, Timestamp::now()).await.map_err(refused_identity)?;
     draft.timing.identify = micros(since.elapsed());
-    gateway.metrics.phase("", "identify", since.elapsed());
     draft.opened.principal = Some(Arc::clone(&identity.principal));
     draft.opened.token = Some(identity.token.clone());
 
@@ -129,9 +128,9 @@ async fn authorized(
 
     // authorize
     let since = Instant::now();
-    authorize::authorize(gateway, request, &info, route.task, draft)?;
+    let permitted = authorize::authorize(gateway, request, &info, route.task, draft);
     draft.timing.authorize = micros(since.elapsed());
-    gateway.metrics.phase(&cluster.name, "authorize", since.elapsed());
+    permitted?;
     let target = match query {
         Some(query) => format!("{}?{query}", route.rest),
         None => route.rest.to_owned(),
@@ -160,8 +159,15 @@ async fn refuse(
     mut draft: Draft,
     refused: Refused,
 ) -> Response<Body> {
-    let cluster = draft.opened.cluster.clone();
-    gateway.metrics.refused(&cluster, refused.phase, refused.status);
+    draft.timing.total = micros(draft.received.elapsed());
+    let verb = draft.opened.request.as_ref().map_or("", |info| info.verb.as_str());
+    gateway.metrics.refused(
+        &draft.opened.cluster,
+        verb,
+        refused.phase,
+        refused.status,
+        &draft.timing,
+    );
     tracing::info!(
         exchange = %draft.id,
         session = draft.opened.session.map(tracing::field::display),

@@ -7,7 +7,7 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 use recorder_user::{
-    model::{AccountState, ConnectionClosed, ExchangeSettled},
+    model::{AccountState, ConnectionClosed, ExchangeSettled, Timing},
     store::StoreHealth,
     witness::WitnessStats,
 };
@@ -51,8 +51,7 @@ impl Metrics {
             request_duration: histogram(
                 &registry,
                 "decklog_request_duration_seconds",
-                "Time by phase: identify, authorize, open, upstream, total. Watches count in no phase \
-                 after open.",
+                "Time by phase: identify, authorize, open, upstream, total; of watches only up to open.",
                 &["phase", "cluster", "verb", "code"],
             )?,
             added_latency: histogram(
@@ -138,23 +137,12 @@ impl Metrics {
         })
     }
 
-    /// A phase took `time`.
-    pub fn phase(&self, cluster: &str, phase: &str, time: Duration) {
-        self.request_duration
-            .with_label_values(&[phase, cluster, "", ""])
-            .observe(time.as_secs_f64());
-    }
-
     /// An exchange is over.
     pub fn settled(&self, cluster: &str, verb: &str, settled: &ExchangeSettled, live: bool) {
         let (verb, code) = (known_verb(verb), class(settled.status));
         let timing = settled.timing_us;
+        self.phases(cluster, verb, code, &timing, live);
         if !live {
-            for (phase, us) in [("upstream", timing.upstream), ("total", timing.total)] {
-                self.request_duration
-                    .with_label_values(&[phase, cluster, verb, code])
-                    .observe(seconds(us));
-            }
             self.added_latency
                 .with_label_values(&[cluster, verb])
                 .observe(seconds(timing.total.saturating_sub(timing.upstream)));
@@ -168,8 +156,27 @@ impl Metrics {
     }
 
     /// The gateway refused a request.
-    pub fn refused(&self, cluster: &str, phase: &str, status: u16) {
+    pub fn refused(&self, cluster: &str, verb: &str, phase: &str, status: u16, timing: &Timing) {
         self.denied.with_label_values(&[cluster, phase, class(status)]).inc();
+        self.phases(cluster, known_verb(verb), class(status), timing, false);
+    }
+
+    /// Phases that were not reached took no time and are left out; a watch lasts as long as its client
+    /// wants, which is nobody's latency.
+    fn phases(&self, cluster: &str, verb: &str, code: &str, timing: &Timing, live: bool) {
+        for (phase, us) in [
+            ("identify", Some(timing.identify)),
+            ("authorize", Some(timing.authorize).filter(|us| *us > 0)),
+            ("open", Some(timing.open).filter(|us| *us > 0)),
+            ("upstream", Some(timing.upstream).filter(|us| *us > 0 && !live)),
+            ("total", Some(timing.total).filter(|_| !live)),
+        ] {
+            if let Some(us) = us {
+                self.request_duration
+                    .with_label_values(&[phase, cluster, verb, code])
+                    .observe(seconds(us));
+            }
+        }
     }
 
     /// The API server of `cluster` gave no response.

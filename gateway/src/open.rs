@@ -116,7 +116,6 @@ pub async fn open(
         }
     };
     draft.timing.open = micros(since.elapsed());
-    gateway.metrics.phase(&cluster.name, "open", since.elapsed());
 
     let body = if has_body {
         RequestBody::Tapped(Box::new(RequestTap::new(

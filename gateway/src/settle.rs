@@ -248,8 +248,17 @@ impl Exchange {
         }
     }
 
-    /// The last phase: metrics.
+    /// The last phase: metrics, and a line that has the id of the record and of the API server's audit.
     fn account(&self, settled: &ExchangeSettled) {
+        tracing::debug!(
+            exchange = %settled.exchange,
+            session = %self.session.id(),
+            verb = self.info.verb,
+            status = settled.status,
+            ending = ?settled.ending,
+            account = settled.account.state.as_str(),
+            "settled"
+        );
         let cluster = &self.session.key().cluster;
         self.gateway.metrics.settled(cluster, &self.info.verb, settled, self.live);
     }

@@ -58,7 +58,11 @@ pub(crate) async fn prepare(world: &World) -> Result<()> {
     std::fs::write(&file, list.to_string())?;
     let output =
         kubectl(world, &world.admin, &["apply", "-f", &file.display().to_string()]).await?;
-    succeeded(output).context("prepare the namespace").map(drop)
+    succeeded(output).context("prepare the namespace")?;
+    let namespace = format!("--namespace={NAMESPACE}");
+    let context = ["config", "set-context", "--current", &namespace];
+    let output = kubectl(world, &world.agent, &context).await?;
+    succeeded(output).context("set the agent's namespace").map(drop)
 }
 
 /// The agent's visit, shown as it goes.
@@ -77,9 +81,7 @@ pub(crate) async fn play(world: &World) -> Result<()> {
         (&["delete", "namespace", "production"], Expected::Refused),
     ] {
         println!("agent-7$ kubectl {}", arguments.join(" "));
-        let mut all = vec!["-n", NAMESPACE];
-        all.extend(arguments);
-        let output = kubectl(world, &world.agent, &all).await?;
+        let output = kubectl(world, &world.agent, arguments).await?;
         for line in output.stdout.lines().chain(output.stderr.lines()) {
             println!("  {line}");
         }
@@ -137,7 +139,7 @@ pub(crate) async fn show_record(world: &World) -> Result<()> {
 }
 
 /// The 99th percentile of total less upstream, in ms; watches are not requests that anybody waits for.
-fn p99_added(rows: &[Value]) -> Option<f64> {
+fn p99_added(rows: &[Value]) -> Option<(f64, usize)> {
     let mut added: Vec<_> = rows
         .iter()
         .filter(|row| row["verb"] != "watch" && row["verdict"] == "allow")
@@ -149,7 +151,7 @@ fn p99_added(rows: &[Value]) -> Option<f64> {
     added.sort_unstable();
     let last = added.len().checked_sub(1)?;
     let p99 = added[(added.len() * 99 / 100).min(last)];
-    Some(Duration::from_micros(p99).as_secs_f64() * 1000.0)
+    Some((Duration::from_micros(p99).as_secs_f64() * 1000.0, added.len()))
 }
 
 /// Removes what [`prepare`] made in a cluster that goes on without us.

@@ -26,9 +26,8 @@ pub fn socket_towards(pid: u32, peer_port: u16) -> Result<TcpStream> {
         }
         let number: libc::c_int = entry.file_name().to_string_lossy().parse()?;
         // SAFETY: pidfd_getfd takes no pointers; the descriptor that it returns is ours alone.
-        let copy = unsafe {
-            owned(libc::syscall(libc::SYS_pidfd_getfd, handle.as_raw_fd(), number, 0))
-        };
+        let copy =
+            unsafe { owned(libc::syscall(libc::SYS_pidfd_getfd, handle.as_raw_fd(), number, 0)) };
         let socket = TcpStream::from(copy.context("pidfd_getfd")?);
         if socket.peer_addr().is_ok_and(|peer| peer.port() == peer_port) {
             return Ok(socket);

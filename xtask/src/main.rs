@@ -100,8 +100,12 @@ fn test(filter: &[String], keep: bool) -> Result<()> {
 fn check() -> Result<()> {
     step("formatting", cargo(&["fmt", "--all", "--check"]))?;
     step("lints", cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-    step("dependencies", cargo(&["deny", "--log-level", "error", "check", "bans", "licenses", "sources"]))?;
-    let mut docs = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
+    step(
+        "dependencies",
+        cargo(&["deny", "--log-level", "error", "check", "bans", "licenses", "sources"]),
+    )?;
+    let mut docs =
+        cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
     docs.env("RUSTDOCFLAGS", "-D warnings");
     step("documentation", docs)
 }

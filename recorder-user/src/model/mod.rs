@@ -13,10 +13,12 @@ mod session;
 mod time;
 mod verdict;
 
-pub use account::{Account, AccountState, CapabilityRecord, Gap, GapStep, HookState, SocketEvidence, Tier};
+pub use account::{
+    Account, AccountState, CapabilityRecord, Gap, GapStep, HookState, SocketEvidence, Tier,
+};
 pub use effect::{Change, Effect, ObjectChange};
 pub use exchange::{
-    BodyFacts, Command, ExchangeOpened, ExchangeSettled, Ending, Refusal, Removed, RequestEnded,
+    BodyFacts, Command, Ending, ExchangeOpened, ExchangeSettled, Refusal, Removed, RequestEnded,
     ResponseStarted, Timing, Withheld,
 };
 pub use id::{BootId, ExchangeId, GatewayId, ParseIdError, SegmentId, SessionId};
@@ -26,7 +28,8 @@ pub use record::{
 };
 pub use request::{RequestHead, RequestInfo, ResponseHead};
 pub use session::{
-    IncompleteReason, Principal, SessionChanged, SessionKey, SessionOpened, SessionState, TokenFacts,
+    IncompleteReason, Principal, SessionChanged, SessionKey, SessionOpened, SessionState,
+    TokenFacts,
 };
 pub use time::{MicrosSince, Timestamp};
 pub use verdict::{Decision, Level, Obligations, StdinRecord, Verdict};

@@ -17,6 +17,7 @@ pub mod command;
 mod entity;
 mod impersonation;
 mod load;
+mod memory;
 mod message;
 mod set;
 mod store;

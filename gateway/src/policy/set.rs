@@ -14,6 +14,7 @@ use super::{
     annotation::{Facts, READS},
     entity::{self, Asked, Vocabulary},
     load::{self, Compiled, Files},
+    memory::{Key, Memory},
     suite::Suite,
 };
 use crate::attribute::effective_verb;
@@ -54,6 +55,7 @@ pub struct PolicySet {
     tells_time: bool,
     vocabulary: Vocabulary,
     authorizer: Authorizer,
+    memory: Memory,
 }
 
 /// A verdict with what led to it, for a human.
@@ -111,6 +113,7 @@ impl PolicySet {
             warnings: parsed.warnings,
             vocabulary: Vocabulary::new(),
             authorizer: Authorizer::new(),
+            memory: Memory::new(),
         })
     }
 
@@ -139,8 +142,17 @@ impl PolicySet {
     /// The verdict on a request.
     #[must_use]
     pub fn authorize(&self, question: &Question<'_>) -> Verdict {
+        // A set that tells the time answers the same question differently later.
+        let key = (!self.tells_time).then(|| Key::of(question));
+        if let Some(known) = key.as_ref().and_then(|key| self.memory.verdict(key)) {
+            return known;
+        }
         // Where every recording policy says `full`, there is nothing to ask: neither do errors say less.
-        self.judge(question, self.recording_asked).verdict
+        let verdict = self.judge(question, self.recording_asked).verdict;
+        if let Some(key) = key {
+            self.memory.keep(key, &verdict);
+        }
+        verdict
     }
 
     /// The verdict on a request, with what led to it.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Kubernetes' view of a request, equal to the API server's `RequestInfo`
 /// (k8s.io/apiserver/pkg/endpoints/request/requestinfo.go, v1.36).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestInfo {
     /// Whether the path names a resource (`/api/…`, `/apis/…`).

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{SessionId, Timestamp};
 
 /// Who a token proves: never the token itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Principal {
     /// The token's `iss`.

@@ -1,0 +1,110 @@
+//! Verdicts that were given before. Cedar decides on nothing but the question and the set, so an equal question to the
+//! same set has an equal answer; agents poll, and most questions are equal. It lives and dies with its set.
+
+use std::hash::{Hash, Hasher};
+
+use quick_cache::sync::Cache;
+use recorder_user::model::Verdict;
+
+use super::Question;
+
+/// Verdicts that are kept; the least used make room.
+const VERDICTS_MAX: usize = 4096;
+
+/// A digest of a whole question. The client chooses much of one, so only a hash that nobody can make collide will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key([u8; 32]);
+
+impl Key {
+    pub(super) fn of(question: &Question<'_>) -> Self {
+        let Question { principal, info, cluster, task, upgraded } = question;
+        let mut digest = Digest(blake3::Hasher::new());
+        (principal, info, cluster, task, upgraded).hash(&mut digest);
+        Self(*digest.0.finalize().as_bytes())
+    }
+}
+
+/// Lets what is `Hash` be hashed by BLAKE3. The standard library's encoding of values for hashing is prefix-free.
+struct Digest(blake3::Hasher);
+
+impl Hasher for Digest {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Nobody asks: the whole digest is taken.
+    fn finish(&self) -> u64 {
+        self.0.finalize().as_bytes().first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
+    }
+}
+
+/// The verdicts of one set.
+#[derive(Debug)]
+pub(super) struct Memory(Cache<Key, Verdict>);
+
+impl Memory {
+    pub(super) fn new() -> Self {
+        Self(Cache::new(VERDICTS_MAX))
+    }
+
+    pub(super) fn verdict(&self, key: &Key) -> Option<Verdict> {
+        self.0.get(key)
+    }
+
+    pub(super) fn keep(&self, key: Key, verdict: &Verdict) {
+        self.0.insert(key, verdict.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use recorder_user::model::{Principal, RequestInfo};
+
+    use super::*;
+
+    #[test]
+    fn every_part_of_a_question_counts() {
+        let principal = Principal { username: "ada".into(), ..Principal::default() };
+        let other = Principal { groups: vec!["sre".into()], ..principal.clone() };
+        let info = RequestInfo { verb: "get".into(), ..RequestInfo::default() };
+        let another = RequestInfo { label_selector: "a=b".into(), ..info.clone() };
+        let question = Question {
+            principal: &principal,
+            info: &info,
+            cluster: "c",
+            task: None,
+            upgraded: false,
+        };
+        let same = Key::of(&question);
+        assert_eq!(same, Key::of(&question.clone()));
+        for changed in [
+            Question { principal: &other, ..question },
+            Question { info: &another, ..question },
+            Question { cluster: "", ..question },
+            Question { task: Some(""), ..question },
+            Question { upgraded: true, ..question },
+        ] {
+            assert_ne!(same, Key::of(&changed), "{changed:?}");
+        }
+    }
+
+    #[test]
+    fn text_cannot_move_from_one_field_into_the_next() {
+        let key = |username: &str, uid: &str| {
+            let principal = Principal {
+                username: username.into(),
+                uid: Some(uid.into()),
+                ..Principal::default()
+            };
+            let info = RequestInfo::default();
+            Key::of(&Question {
+                principal: &principal,
+                info: &info,
+                cluster: "",
+                task: None,
+                upgraded: false,
+            })
+        };
+        assert_ne!(key("ab", "c"), key("a", "bc"));
+    }
+}

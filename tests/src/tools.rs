@@ -61,6 +61,14 @@ pub fn prometheus() -> Result<PathBuf> {
     go(&PROMETHEUS, "prometheus", "github.com/prometheus/prometheus/cmd/prometheus")
 }
 
+/// The API server's own attribution of requests, as a program.
+///
+/// # Errors
+/// As [`Tools::build`].
+pub fn differential() -> Result<PathBuf> {
+    go(&DIFFERENTIAL, "differential", ".")
+}
+
 /// The issuer's script beside its installed packages.
 ///
 /// # Errors
@@ -100,6 +108,8 @@ struct Module {
     tags: &'static str,
     /// The module whose version is stamped into the binary, as Kubernetes' own build does.
     stamp: Option<&'static str>,
+    /// A program of our own, as `main.go`; none where the package is another's.
+    main: Option<&'static str>,
 }
 
 const KUBERNETES: Module = Module {
@@ -108,6 +118,7 @@ const KUBERNETES: Module = Module {
     go_sum: include_str!("../rig/mods/k8s/go.sum"),
     tags: "",
     stamp: Some("k8s.io/kubernetes"),
+    main: None,
 };
 
 const ETCD: Module = Module {
@@ -116,6 +127,7 @@ const ETCD: Module = Module {
     go_sum: include_str!("../rig/mods/etcd/go.sum"),
     tags: "",
     stamp: None,
+    main: None,
 };
 
 const PROMETHEUS: Module = Module {
@@ -124,6 +136,16 @@ const PROMETHEUS: Module = Module {
     go_sum: include_str!("../rig/mods/prometheus/go.sum"),
     tags: "remove_all_sd",
     stamp: None,
+    main: None,
+};
+
+const DIFFERENTIAL: Module = Module {
+    name: "differential",
+    go_mod: include_str!("../differential/go.mod"),
+    go_sum: include_str!("../differential/go.sum"),
+    tags: "",
+    stamp: None,
+    main: Some(include_str!("../differential/main.go")),
 };
 
 fn go(module: &Module, name: &str, package: &str) -> Result<PathBuf> {
@@ -132,6 +154,7 @@ fn go(module: &Module, name: &str, package: &str) -> Result<PathBuf> {
         module.go_sum.as_bytes(),
         module.tags.as_bytes(),
         package.as_bytes(),
+        module.main.unwrap_or_default().as_bytes(),
     ]);
     let root = cache::directory()?.join("go");
     let directory = root.join(format!("{name}-{key}"));
@@ -149,6 +172,9 @@ fn go(module: &Module, name: &str, package: &str) -> Result<PathBuf> {
     }
     fs::write(source.join("go.mod"), module.go_mod).context("write go.mod")?;
     fs::write(source.join("go.sum"), module.go_sum).context("write go.sum")?;
+    if let Some(main) = module.main {
+        fs::write(source.join("main.go"), main).context("write main.go")?;
+    }
     let part = directory.join("part");
     let mut command = Command::new("go");
     command

@@ -83,7 +83,7 @@ fn run(verb: Verb) -> Result<()> {
 
 fn test(filter: &[String], keep: bool) -> Result<()> {
     ebpf()?;
-    step("build the binaries", cargo(&["build", "--bins"]))?;
+    step("build the binaries", cargo(&["build", "--bins", "--examples"]))?;
     if filter.is_empty() {
         step("unit tests", cargo(&["test", "--workspace", "--quiet"]))?;
     }

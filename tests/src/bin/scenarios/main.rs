@@ -5,6 +5,7 @@
 //! `N passed, N failed`.
 
 mod account;
+mod attribution;
 mod authentication;
 mod crash;
 mod disk;
@@ -68,6 +69,7 @@ fn run() -> Result<ExitCode> {
 fn all() -> Vec<runner::Scenario> {
     let topics = [
         kubectl::scenarios(),
+        attribution::scenarios(),
         policies::scenarios(),
         authentication::scenarios(),
         hostile::scenarios(),

@@ -37,7 +37,7 @@ pub struct Catalog {
 }
 
 enum Rows {
-    Index(Index),
+    Index(Box<Index>),
     Memory(MemoryRows),
 }
 
@@ -45,7 +45,7 @@ impl Catalog {
     pub(super) fn load(reader: &Reader) -> Result<Self, CatalogError> {
         let store = reader.directory();
         if let Some(index) = current_index(store) {
-            return Ok(Self { rows: Rows::Index(index), damage: Vec::new() });
+            return Ok(Self { rows: Rows::Index(Box::new(index)), damage: Vec::new() });
         }
         let mut rows = MemoryRows::default();
         let mut fold = Fold::default();

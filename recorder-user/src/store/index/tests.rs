@@ -12,7 +12,10 @@ use super::{table::Put, *};
 
 /// What a table must do, in memory: sled is held against it.
 #[derive(Default)]
-struct MemoryTable(Mutex<BTreeMap<(u8, Vec<u8>), Vec<u8>>>);
+struct MemoryTable(Mutex<Cells>);
+
+/// Table and key to value.
+type Cells = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
 
 impl Table for MemoryTable {
     fn put_many(&self, puts: &[Put]) -> Result<(), TableError> {

@@ -75,13 +75,16 @@ pub(crate) async fn play(world: &World) -> Result<()> {
         (&["apply", "-f", &manifest], Expected::Fine),
         (&["scale", "deployment/web", "--replicas=3"], Expected::Fine),
         (&["label", "deployment/web", "tier=front"], Expected::Fine),
-        (&["get", "deployments", "--watch", "--request-timeout=3s"], Expected::Any),
+        (&["get", "deployments", "--watch", "--request-timeout=3s"], Expected::Watch),
         (&["get", "secret", "database", "-o", "jsonpath={.metadata.name} is read"], Expected::Fine),
         (&["delete", "configmap", "old-settings"], Expected::Fine),
         (&["delete", "namespace", "production"], Expected::Refused),
     ] {
         println!("agent-7$ kubectl {}", arguments.join(" "));
-        let output = kubectl(world, &world.agent, arguments).await?;
+        let output = match expected {
+            Expected::Watch => watch(world, arguments).await?,
+            Expected::Fine | Expected::Refused => kubectl(world, &world.agent, arguments).await?,
+        };
         for line in output.stdout.lines().chain(output.stderr.lines()) {
             println!("  {line}");
         }
@@ -93,18 +96,29 @@ pub(crate) async fn play(world: &World) -> Result<()> {
                     "that should have been refused"
                 );
             }
-            Expected::Any => {}
+            Expected::Watch => {}
         }
     }
     Ok(())
+}
+
+/// Something changes while the agent watches, so that there is something to see.
+async fn watch(world: &World, arguments: &[&str]) -> Result<Output> {
+    let change = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        kubectl(world, &world.agent, &["scale", "deployment/web", "--replicas=2"]).await
+    };
+    let (watched, changed) = tokio::join!(kubectl(world, &world.agent, arguments), change);
+    succeeded(changed?).context("scale during the watch")?;
+    watched
 }
 
 #[derive(Clone, Copy)]
 enum Expected {
     Fine,
     Refused,
-    /// A watch that its own time limit ends is an error to some versions of kubectl.
-    Any,
+    /// Its own time limit ends it, which is an error to some versions of kubectl.
+    Watch,
 }
 
 /// Sessions, replay, and how long it took.
@@ -130,15 +144,16 @@ pub(crate) async fn show_record(world: &World) -> Result<()> {
     println!("\n$ recorder verify");
     show(recorder.run(&["verify"]).await?)?;
     match p99_added(&rows) {
-        Some(p99) => {
-            println!("\np99 of what the gateway added to {} requests: {:.1} ms", rows.len(), p99)
+        Some((p99, requests)) => {
+            println!("\np99 of what the gateway added to {requests} requests: {p99:.1} ms");
         }
         None => bail!("the record has no timings"),
     }
     Ok(())
 }
 
-/// The 99th percentile of total less upstream, in ms; watches are not requests that anybody waits for.
+/// The 99th percentile of total less upstream, in ms, and of how many requests; nobody waits
+/// for a watch to end.
 fn p99_added(rows: &[Value]) -> Option<(f64, usize)> {
     let mut added: Vec<_> = rows
         .iter()

@@ -5,6 +5,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use tokio::task::JoinSet;
+
 use recorder_user::{
     model::{ExchangeId, IncompleteReason, Record, SessionId},
     store::{Need, Query, Reader, Store, StoreOptions, reindex, verify},
@@ -26,9 +28,10 @@ fn child_that_writes_until_it_is_killed() {
         let (store, _) = Store::open(options, clock()).expect("it opens");
         let recorder = store.recorder();
         recorder.append(gateway_started(store.gateway_id()), Need::Queued).await.expect("good");
-        let tasks = (0..4).map(|task| {
+        let mut tasks = JoinSet::<()>::new();
+        for task in 0..4 {
             let recorder = recorder.clone();
-            tokio::spawn(async move {
+            tasks.spawn(async move {
                 let session = SessionId::new();
                 recorder.append(session_opened(session), Need::Written).await.expect("good");
                 let need = if task % 2 == 0 { Need::Written } else { Need::Durable };
@@ -42,10 +45,10 @@ fn child_that_writes_until_it_is_killed() {
                     let line = format!("ack {id}\n");
                     std::io::stdout().write_all(line.as_bytes()).expect("someone listens");
                 }
-            })
-        });
-        for task in tasks.collect::<Vec<_>>() {
-            task.await.expect("it writes");
+            });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended.expect("it writes");
         }
     });
 }

@@ -1,5 +1,7 @@
 //! The store from outside: durability, recovery, verification, rows, under faults and kills.
 
+#![allow(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
+
 mod crash;
 mod damage;
 mod faults;

@@ -8,7 +8,7 @@
 //!
 //! This module never drops a record silently, never overwrites one, and never lets the index stand between
 //! a record and its acknowledgement. The gateway calls [`Store`] and [`Recorder`]; the command line calls
-//! [`Reader`], [`verify`] and [`reindex`]. The format is in `docs/format.md`.
+//! [`Reader`], [`verify()`] and [`reindex`]. The format is in `docs/format.md`.
 
 mod catalog;
 mod clip;

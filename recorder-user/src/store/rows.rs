@@ -1,6 +1,6 @@
 //! The rows that listings print: sessions, exchanges, and the question that selects them.
 //!
-//! Rows are derived from records by [`super::fold`] and from nothing else, so that the index and a scan
+//! Rows are derived from records by the module `fold` and from nothing else, so that the index and a scan
 //! of the segments give the same rows. Their JSON is a contract (`recorder ls --json`, `search --json`).
 
 use std::{fmt, str::FromStr};

@@ -3,7 +3,7 @@
 //! The gateway has every socket adopted right after `accept` or `connect`, before the first byte, and asks
 //! for its totals at the end of each exchange and before `close(2)`. With eBPF the totals are counted by
 //! programs on the socket layer; without, they are TCP's own (`TCP_INFO`). What could be seen is in the
-//! capability record, which is part of every track; [`account`] compares it with what was recorded.
+//! capability record, which is part of every track; the module `account` compares it with what was recorded.
 //!
 //! The witness only looks. It never fails a connection: a socket that cannot be adopted is unwitnessed,
 //! with a reason and a count. It does not defend against the node's root, nor against the gateway itself.

@@ -89,43 +89,47 @@ impl Connection {
         }
     }
 
-    /// What was counted until now. Other streams of the connection may move meanwhile: the counts are
-    /// taken at a quiet moment where there is one, else the kernel's stand for both where they lie
-    /// within what the gateway counted before and after.
+    /// What was counted until now. Other streams of the connection may move meanwhile, so the counts are
+    /// taken at a quiet moment where there is one. Where a system call stays under way (its thread may
+    /// wait for a processor), what the kernel is ahead in that direction is that call's, and the kernel's
+    /// count stands for both. When the connection closes nothing is under way and everything is compared.
     #[must_use]
     pub fn evidence(&self) -> SocketEvidence {
-        const TRIES: usize = 64;
-        let socket = self.socket.upgrade();
-        let mut evidence = self.counted();
-        let Some(socket) = socket else { return evidence };
+        const TRIES: usize = 16;
+        let Some(socket) = self.socket.upgrade() else { return self.counted() };
         for _ in 0..TRIES {
-            let before = (self.input.quiet(), self.output.quiet());
-            evidence = self.counted();
-            let Some(kernel) = self.witness.totals(socket.as_fd()) else { return evidence };
+            let (evidence, quiet) = self.look(&socket);
+            if quiet == (true, true) {
+                return evidence;
+            }
+            std::thread::yield_now();
+        }
+        let (mut evidence, quiet) = self.look(&socket);
+        let ahead = |ours: u64, kernel: Option<u64>| kernel.map_or(ours, |kernel| kernel.max(ours));
+        if !quiet.0 {
+            evidence.gateway_in_bytes = ahead(evidence.gateway_in_bytes, evidence.kernel_in_bytes);
+        }
+        if !quiet.1 {
+            evidence.gateway_out_bytes =
+                ahead(evidence.gateway_out_bytes, evidence.kernel_out_bytes);
+        }
+        evidence
+    }
+
+    /// Both counts, and whether each direction (in, out) stood still while they were taken.
+    fn look(&self, socket: &TcpStream) -> (SocketEvidence, (bool, bool)) {
+        let before = (self.input.quiet(), self.output.quiet());
+        let mut evidence = self.counted();
+        if let Some(kernel) = self.witness.totals(socket.as_fd()) {
             evidence.kernel_in_bytes = Some(kernel.in_bytes);
             evidence.kernel_out_bytes = Some(kernel.out_bytes);
             evidence.first = kernel.first;
             evidence.last = kernel.last;
             evidence.lost_events = kernel.lost_events;
-            let after = (self.input.quiet(), self.output.quiet());
-            if before == after && before.0.is_some() && before.1.is_some() {
-                return evidence;
-            }
-            std::thread::yield_now();
         }
-        // Never quiet: a count that the kernel had passed, and that we reached since, is the same count.
-        let later = self.counted();
-        for (ours, kernel, now) in [
-            (&mut evidence.gateway_in_bytes, evidence.kernel_in_bytes, later.gateway_in_bytes),
-            (&mut evidence.gateway_out_bytes, evidence.kernel_out_bytes, later.gateway_out_bytes),
-        ] {
-            if let Some(kernel) = kernel
-                && (*ours..=now).contains(&kernel)
-            {
-                *ours = kernel;
-            }
-        }
-        evidence
+        let after = (self.input.quiet(), self.output.quiet());
+        let stood = |before: Option<u64>, after| before.is_some() && before == after;
+        (evidence, (stood(before.0, after.0), stood(before.1, after.1)))
     }
 
     fn counted(&self) -> SocketEvidence {

@@ -1,9 +1,13 @@
 //! Phase forward: the request goes to the API server under the gateway's credential, for the principal,
 //! and the response comes back through the tap.
 
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use http::{HeaderMap, Method, Request, Response, Version, header};
+use http::{HeaderMap, Method, Request, Response, Uri, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use recorder_user::{
@@ -13,31 +17,41 @@ use recorder_user::{
 
 use crate::{
     body::Body,
+    bounds::FORWARD_TRIES,
     gateway::Gateway,
     headers::{self, Provenance},
     open::Opened,
     refuse::Refused,
     settle::Exchange,
-    tap::{Cut, Live, Recording, RequestBody, RequestCut, ResponseTap, lock},
+    tap::{Cut, Live, Recording, RequestBody, RequestCut, ResponseTap, Returned, Shared, lock},
     upstream::{Class, Lease, SendError},
 };
 
+/// How long an unfinished body may take to come back from a connection that let go of it.
+const RETURN_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Sends the request, and gives the response as its head arrives.
 pub async fn forward(gateway: &Arc<Gateway>, mut opened: Opened) -> Response<Body> {
-    let request = match request(gateway, &mut opened) {
-        Ok(request) => request,
+    let head = match head(gateway, &opened) {
+        Ok(head) => head,
         Err(refused) => return answer(opened.exchange, refused, false).await,
     };
     let class = if opened.exchange.is_live() { Class::LongRunning } else { Class::Ordinary };
     opened.exchange.forwarding();
-    let again = (request.method().clone(), request.uri().clone(), request.headers().clone());
     let upstream = &opened.cluster.upstream;
-    let mut sent = upstream.send(request, class).await;
-    if let Err(SendError::NotProcessed(why)) = &sent
-        && let Some(request) = repeat(&opened, again)
-    {
+    let (body, mut returned) = match opened.tap.take() {
+        Some(tap) => {
+            let (body, returned) = RequestBody::lend(tap, VecDeque::new());
+            (body, Some(returned))
+        }
+        None => (RequestBody::Own(None), None),
+    };
+    let mut sent = upstream.send(head.request(body), class).await;
+    for _ in 1..FORWARD_TRIES {
+        let Err(SendError::NotProcessed(why)) = &sent else { break };
         tracing::debug!(exchange = %opened.id, why, "sent again: the API server did not process it");
-        sent = upstream.send(request, class).await;
+        let Some(body) = again(opened.exchange.shared(), &mut returned).await else { break };
+        sent = upstream.send(head.request(body), class).await;
     }
     match sent {
         Ok((response, lease)) => respond(gateway, opened, response, lease).await,
@@ -53,16 +67,32 @@ pub async fn forward(gateway: &Arc<Gateway>, mut opened: Opened) -> Response<Bod
     }
 }
 
-fn request(gateway: &Gateway, opened: &mut Opened) -> Result<Request<RequestBody>, Refused> {
-    let cluster = &opened.cluster;
-    let internal = |why: String| Refused::new("forward", 500, "InternalError", why);
-    let uri = cluster
-        .upstream
-        .uri(&opened.target)
-        .map_err(|error| internal(format!("the path cannot be forwarded: {error}")))?;
-    let credential = cluster.upstream.credential();
-    let mut fields = headers::end_to_end(&opened.headers);
-    fields.remove(header::HOST);
+/// A request without its body, which may have to be sent more than once.
+struct Head {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Head {
+    fn request(&self, body: RequestBody) -> Request<RequestBody> {
+        let mut request = Request::new(body);
+        self.method.clone_into(request.method_mut());
+        self.uri.clone_into(request.uri_mut());
+        *request.version_mut() = Version::HTTP_2;
+        self.headers.clone_into(request.headers_mut());
+        request
+    }
+}
+
+fn head(gateway: &Gateway, opened: &Opened) -> Result<Head, Refused> {
+    let upstream = &opened.cluster.upstream;
+    let uri = upstream.uri(&opened.target).map_err(|error| {
+        let why = format!("the path cannot be forwarded: {error}");
+        Refused::new("forward", 500, "InternalError", why)
+    })?;
+    let mut headers = headers::end_to_end(&opened.headers);
+    headers.remove(header::HOST);
     let provenance = Provenance {
         exchange: opened.id,
         session: opened.exchange.session().id(),
@@ -70,28 +100,21 @@ fn request(gateway: &Gateway, opened: &mut Opened) -> Result<Request<RequestBody
         gateway: &gateway.id,
         peer: opened.peer,
     };
-    headers::identify(&mut fields, &opened.acting, &provenance, credential.as_ref())?;
-    let body = std::mem::replace(&mut opened.body, RequestBody::Own(None));
-    let mut request = Request::new(body);
-    *request.method_mut() = opened.method.clone();
-    *request.uri_mut() = uri;
-    *request.version_mut() = Version::HTTP_2;
-    *request.headers_mut() = fields;
-    Ok(request)
+    let credential = upstream.credential();
+    headers::identify(&mut headers, &opened.acting, &provenance, credential.as_ref())?;
+    Ok(Head { method: opened.method.clone(), uri, headers })
 }
 
-/// The same request again: without a body, or with one that passed whole and was kept.
-fn repeat(
-    opened: &Opened,
-    (method, uri, headers): (Method, http::Uri, HeaderMap),
-) -> Option<Request<RequestBody>> {
-    let body = lock(opened.exchange.shared()).replay()?;
-    let mut request = Request::new(RequestBody::Own((!body.is_empty()).then_some(body)));
-    *request.method_mut() = method;
-    *request.uri_mut() = uri;
-    *request.version_mut() = Version::HTTP_2;
-    *request.headers_mut() = headers;
-    Some(request)
+/// The body once more: whole where it passed and was kept, else what passed and then the rest.
+async fn again(shared: &Mutex<Shared>, returned: &mut Option<Returned>) -> Option<RequestBody> {
+    if let Some(whole) = lock(shared).replay() {
+        return Some(RequestBody::Own((!whole.is_empty()).then_some(whole)));
+    }
+    let tap = tokio::time::timeout(RETURN_TIMEOUT, returned.take()?).await.ok()?.ok()?;
+    let sent = tap.sent()?;
+    let (body, next) = RequestBody::lend(tap, sent);
+    *returned = Some(next);
+    Some(body)
 }
 
 /// Settles an exchange that the gateway answers itself after all.

@@ -21,7 +21,7 @@ use crate::{
     identify::Identity,
     refuse::Refused,
     settle::{Exchange, Start},
-    tap::{Recording, RequestBody, RequestTap, Shared, micros},
+    tap::{Recording, RequestTap, Shared, micros},
 };
 
 /// A request whose intent is on record (or will be before its last byte goes).
@@ -40,8 +40,8 @@ pub struct Opened {
     pub target: String,
     /// The client's headers.
     pub headers: HeaderMap,
-    /// The body.
-    pub body: RequestBody,
+    /// The body; none where the request has none.
+    pub tap: Option<Box<RequestTap>>,
     /// The request's head as recorded: redaction of the response looks at it.
     pub head: RequestHead,
     /// What the verdict adds.
@@ -100,7 +100,11 @@ pub async fn open(
         gateway.recorder.append(intent, Need::Written).await
     } else {
         let at_us = micros(received.elapsed());
-        let body = crate::tap::lock(&shared).request.finish(true, &mut Vec::new());
+        let body = {
+            let mut shared = crate::tap::lock(&shared);
+            shared.complete_request();
+            shared.request.finish(true, &mut Vec::new())
+        };
         let ended = Record::RequestEnded(RequestEnded { exchange: id, at_us, body });
         gateway.recorder.append_all(vec![intent, ended], need).await
     };
@@ -117,19 +121,10 @@ pub async fn open(
     };
     draft.timing.open = micros(since.elapsed());
 
-    let body = if has_body {
-        RequestBody::Tapped(Box::new(RequestTap::new(
-            incoming,
-            id,
-            received,
-            Arc::clone(&shared),
-            gateway.recorder.clone(),
-            epoch,
-            need,
-        )))
-    } else {
-        RequestBody::Own(None)
-    };
+    let tap = has_body.then(|| {
+        let (shared, recorder) = (Arc::clone(&shared), gateway.recorder.clone());
+        Box::new(RequestTap::new(incoming, id, received, shared, recorder, epoch, need))
+    });
     let live = attribute::is_long_running(&info, parts.uri.query());
     let exchange = Exchange::start(Start {
         gateway: Arc::clone(gateway),
@@ -152,7 +147,7 @@ pub async fn open(
         method: parts.method,
         target,
         headers: parts.headers,
-        body,
+        tap,
         head,
         obligations,
         info,

@@ -150,7 +150,16 @@ impl Shared {
         }
     }
 
-    pub(super) fn complete_request(&mut self) {
+    /// Frames that passed and were kept, without the last where it is still held back.
+    pub(super) fn sent(&self, held: bool) -> Option<std::collections::VecDeque<Bytes>> {
+        let kept = self.replay.as_ref()?;
+        Some(
+            kept.iter().take(kept.len() - usize::from(held && !kept.is_empty())).cloned().collect(),
+        )
+    }
+
+    /// The whole request body passed, or there is none.
+    pub fn complete_request(&mut self) {
         self.request_complete = true;
     }
 

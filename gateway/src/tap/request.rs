@@ -2,6 +2,7 @@
 //! and body is as durable as the verb asks.
 
 use std::{
+    collections::VecDeque,
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex},
@@ -16,6 +17,7 @@ use recorder_user::{
     model::{ExchangeId, Record, RequestEnded},
     store::{AppendError, Need, Recorder},
 };
+use tokio::sync::oneshot;
 
 use super::{RequestCut, Shared, lock, micros};
 use crate::body::BodyError;
@@ -27,7 +29,38 @@ pub enum RequestBody {
     /// No bytes, or bytes that are on record already.
     Own(Option<Bytes>),
     /// The client's, through the tap.
-    Tapped(Box<RequestTap>),
+    Tapped(Tapped),
+}
+
+/// A tap on loan to a connection. When the connection lets go of it before its end, it comes back: the
+/// API server may have said that it did not process the request, and then it is sent again.
+pub struct Tapped {
+    /// Frames that a connection before this one had got.
+    again: VecDeque<Bytes>,
+    tap: Option<Box<RequestTap>>,
+    back: Option<oneshot::Sender<Box<RequestTap>>>,
+}
+
+/// Where an unfinished tap comes back.
+pub type Returned = oneshot::Receiver<Box<RequestTap>>;
+
+impl RequestBody {
+    /// Lends `tap`, after the frames that are to be sent again.
+    #[must_use]
+    pub fn lend(tap: Box<RequestTap>, again: VecDeque<Bytes>) -> (Self, Returned) {
+        let (back, returned) = oneshot::channel();
+        (Self::Tapped(Tapped { again, tap: Some(tap), back: Some(back) }), returned)
+    }
+}
+
+impl Drop for Tapped {
+    fn drop(&mut self) {
+        let unfinished = self.tap.take().filter(|tap| !matches!(tap.state, State::Done));
+        if let (Some(tap), Some(back)) = (unfinished, self.back.take()) {
+            // Nobody may wait for it any more.
+            drop(back.send(tap));
+        }
+    }
 }
 
 /// Reads the client's body one frame ahead, so that the last is known before it is sent.
@@ -77,6 +110,12 @@ impl RequestTap {
             held: None,
             state: State::Reading,
         }
+    }
+
+    /// The frames that a connection has got from this tap; none where they were too many to keep.
+    #[must_use]
+    pub fn sent(&self) -> Option<VecDeque<Bytes>> {
+        lock(&self.shared).sent(self.held.is_some())
     }
 
     /// Records `data` and holds it back; the frame before it may go.
@@ -187,24 +226,33 @@ impl http_body::Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Tapped(tap) => {
-                tap.poll_tap(cx).map(|next| next.map(|result| result.map(Frame::data)))
-            }
+            Self::Tapped(Tapped { again, tap, .. }) => match (again.pop_front(), tap) {
+                (Some(data), _) => Poll::Ready(Some(Ok(Frame::data(data)))),
+                (None, Some(tap)) => {
+                    tap.poll_tap(cx).map(|next| next.map(|result| result.map(Frame::data)))
+                }
+                (None, None) => Poll::Ready(None),
+            },
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(bytes) => bytes.is_none(),
-            Self::Tapped(tap) => matches!(tap.state, State::Done),
+            Self::Tapped(Tapped { again, tap, .. }) => {
+                again.is_empty() && tap.as_ref().is_none_or(|tap| matches!(tap.state, State::Done))
+            }
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            // Only before the first frame: hyper asks once, to frame the request.
-            Self::Tapped(tap) => tap.inner.size_hint(),
+            // Asked once, before the first frame, to frame the request.
+            Self::Tapped(Tapped { again, tap: Some(tap), .. }) if again.is_empty() => {
+                tap.inner.size_hint()
+            }
+            Self::Tapped(_) => SizeHint::default(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use http::{Request, Response, Version, header};
@@ -61,6 +61,8 @@ struct Member {
     protocol: Mutex<Protocol>,
     /// Streams in use.
     streams: AtomicUsize,
+    /// It takes no new streams (GOAWAY), while those in use may go on to their end.
+    retired: AtomicBool,
 }
 
 impl Member {
@@ -69,6 +71,9 @@ impl Member {
     }
 
     fn is_closed(&self) -> bool {
+        if self.retired.load(Ordering::Acquire) {
+            return true;
+        }
         match &*self.protocol() {
             Protocol::Http2(send) => send.is_closed(),
             Protocol::Http1(send) => send.as_ref().is_some_and(http1::SendRequest::is_closed),
@@ -145,7 +150,11 @@ impl Pool {
         };
         match result {
             Ok(response) => Ok(Sent::Answered(response, lease)),
-            Err(error) => unsent(error),
+            Err(error) => {
+                // Whatever it was, the next request is better off elsewhere.
+                lease.member.retired.store(true, Ordering::Release);
+                unsent(error)
+            }
         }
     }
 
@@ -179,6 +188,7 @@ impl Pool {
             connection,
             protocol: Mutex::new(protocol),
             streams: AtomicUsize::new(1),
+            retired: AtomicBool::new(false),
         });
         self.members().push(Arc::clone(&member));
         Ok(Lease { member, http1 })

@@ -1,8 +1,9 @@
 //! Makes recorded text safe to show.
 //!
-//! Names, paths, user agents and bodies were chosen by whoever was recorded. On a terminal a control
-//! sequence could repaint lines, retitle the window or answer for the operator, and a bidirectional
-//! override could make one name read as another. So everything that comes from a record passes here.
+//! Names, paths, user agents and bodies were chosen by whoever was recorded. On a terminal a
+//! control sequence could repaint lines, retitle the window or answer for the operator, and a
+//! bidirectional override could make one name read as another. So everything that comes from a
+//! record passes here.
 
 use std::{borrow::Cow, fmt::Write as _};
 

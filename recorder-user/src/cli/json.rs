@@ -1,4 +1,5 @@
-//! The JSON of listings: a contract (design §11). New keys may be added, old ones keep their meaning.
+//! The JSON of listings: a contract (design §11). New keys may be added, old ones keep their
+//! meaning.
 //!
 //! These are types of their own, so that what the index keeps can change without changing them.
 

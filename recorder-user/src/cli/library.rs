@@ -11,8 +11,8 @@ use crate::{
 
 /// An open store.
 ///
-/// It may hold the index, and a gateway that starts then has to wait for it: verbs take a library, get
-/// what they need, and let go of it before they print.
+/// It may hold the index, and a gateway that starts then has to wait for it: verbs take a library,
+/// get what they need, and let go of it before they print.
 pub(super) struct Library {
     directory: PathBuf,
     reader: Reader,
@@ -36,7 +36,8 @@ const ID_CHARS: usize = 32;
 /// An ambiguous id names so many candidates.
 const CANDIDATES_MAX: usize = 5;
 
-/// Exchanges are looked through in pages of so many rows, so that memory does not grow with the store.
+/// Exchanges are looked through in pages of so many rows, so that memory does not grow with the
+/// store.
 const PAGE_ROWS: usize = 4096;
 
 impl Library {
@@ -91,8 +92,8 @@ impl Library {
         let part = IdPart::parse(id)?;
         match self.find_session(id) {
             Err(CliError::NotFound { .. }) => {}
-            // The end of a session's id may be the end of an exchange's too; sessions are looked for
-            // more often, and a longer part names the exchange.
+            // The end of a session's id may be the end of an exchange's too; sessions are looked
+            // for more often, and a longer part names the exchange.
             found => return found.map(|view| Found::Session(Box::new(view))),
         }
         let mut found = Vec::new();
@@ -117,16 +118,16 @@ impl Library {
         }
     }
 
-    /// What the witness of the run could see that wrote the record here. None also where that cannot be
-    /// read: damage elsewhere must not hide a session.
+    /// What the witness of the run could see that wrote the record here. None also where that
+    /// cannot be read: damage elsewhere must not hide a session.
     pub(super) fn witness_before(&self, position: Position) -> Option<CapabilityRecord> {
         self.gateway_started(Some(position)).ok().flatten().map(|started| started.witness)
     }
 
     /// The latest start of a gateway, or the latest before a position.
     ///
-    /// Every run begins a segment, and its start is recorded before its first exchange: so it is enough
-    /// to look at the heads of segments, from the last one back.
+    /// Every run begins a segment, and its start is recorded before its first exchange: so it is
+    /// enough to look at the heads of segments, from the last one back.
     pub(super) fn gateway_started(
         &self,
         before: Option<Position>,

@@ -1,10 +1,11 @@
 //! The verbs of the `recorder` command.
 //!
-//! Each verb asks the library (`library.rs`) for rows and recordings, and writes to a [`Screen`]: data
-//! to its output, remarks to its error stream. Nothing here knows the format of a segment or of the index.
+//! Each verb asks the library (`library.rs`) for rows and recordings, and writes to a [`Screen`]:
+//! data to its output, remarks to its error stream. Nothing here knows the format of a segment or
+//! of the index.
 //!
-//! **Everything that comes from a record is escaped before it is printed** ([`escape`]): whoever was
-//! recorded chose those bytes, and the reader may be the one who judges them.
+//! **Everything that comes from a record is escaped before it is printed** ([`escape`]): whoever
+//! was recorded chose those bytes, and the reader may be the one who judges them.
 
 mod args;
 mod error;

@@ -16,7 +16,8 @@ use crate::{
     store::{ExchangeRecords, ExchangeRow},
 };
 
-/// `recorder show SESSION --json`: the session as `ls` lists it, with its exchanges as `search` does.
+/// `recorder show SESSION --json`: the session as `ls` lists it, with its exchanges as `search`
+/// does.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SessionShown<'a> {

@@ -84,8 +84,8 @@ pub fn readable(stored: &[u8], content_type: Option<&str>, encoding: &str) -> Re
     Readable { form, cut }
 }
 
-/// The plain bytes, and whether they are not all: damaged, cut half-way, or over the bound. What came
-/// before is kept: a body cut half-way is still worth reading.
+/// The plain bytes, and whether they are not all: damaged, cut half-way, or over the bound. What
+/// came before is kept: a body cut half-way is still worth reading.
 fn inflate(stored: &[u8]) -> (Vec<u8>, bool) {
     let mut bytes = Vec::new();
     let mut gunzip = Gunzip::new();
@@ -118,8 +118,9 @@ fn summary(bytes: &[u8]) -> String {
     format!("{what} {name}, {size} bytes").replace(" ,", ",")
 }
 
-/// Indents JSON text without reading it into values: key order and numbers stay as they were written.
-/// None when it is not one JSON value (then it is shown as text), nested over serde_json's bound too.
+/// Indents JSON text without reading it into values: key order and numbers stay as they were
+/// written. None when it is not one JSON value (then it is shown as text), nested over serde_json's
+/// bound too.
 #[must_use]
 pub fn indent_json(text: &str) -> Option<String> {
     let text = text.trim();

@@ -43,7 +43,8 @@ pub struct Frames {
     pub frames: Vec<Frame>,
     /// How many are over the bound.
     pub left_out: u64,
-    /// Bytes at the end that are no whole event: the stream was cut, damaged, or is not of a known form.
+    /// Bytes at the end that are no whole event: the stream was cut, damaged, or is not of a known
+    /// form.
     pub undecoded_bytes: u64,
 }
 

@@ -29,8 +29,8 @@ pub enum LoadError {
 
 /// Puts together the timeline of a session.
 ///
-/// Rows are enough for most exchanges; records are read only of those that rows do not tell in full, so
-/// that a long session of short requests loads fast.
+/// Rows are enough for most exchanges; records are read only of those that rows do not tell in
+/// full, so that a long session of short requests loads fast.
 ///
 /// # Errors
 /// When rows or records cannot be read.
@@ -63,7 +63,8 @@ pub fn load(
     Ok(timeline)
 }
 
-/// A timeline takes so many exchanges, about a kilobyte each; what is over is said, and `search` has it.
+/// A timeline takes so many exchanges, about a kilobyte each; what is over is said, and `search`
+/// has it.
 const EXCHANGES_MAX: usize = 200_000;
 
 /// A timeline takes so many frames in all; what is over is counted by exchange.

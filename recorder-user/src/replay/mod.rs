@@ -1,8 +1,8 @@
 //! A recording as it went: sessions as sequences of events in time, bodies and frames decoded.
 //!
-//! A library: it reads records and rows, and never prints, waits or knows of terminals. Decoding happens
-//! here, at replay, so that the record stays what it was and decoders may improve. Whatever a decoder
-//! does not understand is shown as what it is, never dropped without a word.
+//! A library: it reads records and rows, and never prints, waits or knows of terminals. Decoding
+//! happens here, at replay, so that the record stays what it was and decoders may improve. Whatever
+//! a decoder does not understand is shown as what it is, never dropped without a word.
 
 mod body;
 mod frames;

@@ -24,8 +24,8 @@ pub struct Detail {
 /// One invocation of a client: kubectl says which requests belong together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandView {
-    /// kubectl's id of the invocation; none when the client does not send one, and then every exchange
-    /// is a command of its own.
+    /// kubectl's id of the invocation; none when the client does not send one, and then every
+    /// exchange is a command of its own.
     pub id: Option<String>,
     /// kubectl's word for it, or the first word of the user agent.
     pub label: String,
@@ -113,7 +113,8 @@ pub struct Summary {
 }
 
 impl Timeline {
-    /// Builds the sequence of events. `exchanges` come in the order of their ids, which is that of time.
+    /// Builds the sequence of events. `exchanges` come in the order of their ids, which is that of
+    /// time.
     #[must_use]
     pub fn new(
         session: SessionView,
@@ -251,7 +252,8 @@ fn note(
     places: &mut BTreeMap<(String, String, String, String), usize>,
     object: ObjectChange,
 ) {
-    // A deleted object that is made again has another uid: two objects. Without a uid the name counts.
+    // A deleted object that is made again has another uid: two objects. Without a uid the name
+    // counts.
     let key =
         (object.kind.clone(), object.namespace.clone(), object.name.clone(), object.uid.clone());
     let change = object.change;

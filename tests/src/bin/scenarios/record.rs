@@ -89,6 +89,8 @@ async fn session_survives_a_restart(scene: Rc<Scene>) -> Result<()> {
     let bob = gateway.endpoint().bearer(token);
     bob.get("/tasks/T-1/api/v1/namespaces").await?.success()?;
     gateway.stop().await?;
+    let log = std::fs::read_to_string(gateway.log())?;
+    ensure!(!log.contains("requests cut"), "nothing was in flight, yet the stop cut something");
     let recorder = gateway.recorder()?;
     recorder.verify().await?;
     let before = recorder.sessions().await?;

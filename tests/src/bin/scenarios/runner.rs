@@ -10,8 +10,8 @@ use rig::kubectl::Versions;
 use rig::tools::Tools;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::leaks;
 use crate::scene::{Scene, World};
+use crate::{account, leaks};
 
 /// What a scenario's function returns.
 pub(crate) type Run = Pin<Box<dyn Future<Output = Result<()>>>>;
@@ -127,5 +127,6 @@ async fn attempt(scenario: &Scenario, scene: &Rc<Scene>) -> Result<()> {
             return Err(anyhow!("took longer than {:?}", scenario.limit));
         }
     }
+    account::check(scene, scenario.name)?;
     leaks::check(scene)
 }

@@ -29,8 +29,8 @@ pub struct Wiring {
     pub on_close: OnClose,
     /// Counts connections.
     pub on_open: OnOpen,
-    /// Where tasks belong.
-    pub tasks: TaskTracker,
+    /// Where the tasks of upstream connections belong: they end last.
+    pub connections: TaskTracker,
 }
 
 /// One cluster.

@@ -16,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     accept,
-    bounds::DRAIN_TIMEOUT,
+    bounds::{CLOSE_TIMEOUT, DRAIN_TIMEOUT},
     config::{Config, WitnessMode},
     gateway::{Cluster, Gateway, Wiring},
     health,
@@ -94,6 +94,7 @@ struct Running {
     gateway_id: recorder_user::model::GatewayId,
     recorder: Recorder,
     health_stop: CancellationToken,
+    connections: TaskTracker,
 }
 
 async fn start(
@@ -105,7 +106,8 @@ async fn start(
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let recorder = store.recorder();
     let metrics = Arc::new(Metrics::new()?);
-    let wiring = wiring(&witness, &recorder, &metrics, &tasks);
+    let wiring = wiring(&witness, &recorder, &metrics);
+    let connections = wiring.connections.clone();
 
     let certificate = accept::Certificate::load(&config.tls)?;
     let redact_key = redact_key::load_or_create(&config.store.directory)?;
@@ -171,22 +173,17 @@ async fn start(
     }
     tasks.spawn(accept::serve(Arc::clone(&gateway), wiring, listener, certificate));
     tracing::info!(listen = %config.listen, policy_set, "serving");
-    Ok(Running { gateway, gateway_id: store.gateway_id(), recorder, health_stop })
+    Ok(Running { gateway, gateway_id: store.gateway_id(), recorder, health_stop, connections })
 }
 
-fn wiring(
-    witness: &Witness,
-    recorder: &Recorder,
-    metrics: &Arc<Metrics>,
-    tasks: &TaskTracker,
-) -> Wiring {
+fn wiring(witness: &Witness, recorder: &Recorder, metrics: &Arc<Metrics>) -> Wiring {
     let (closing, opening) = (Arc::clone(metrics), Arc::clone(metrics));
     Wiring {
         witness: witness.clone(),
         recorder: recorder.clone(),
         on_close: Arc::new(move |closed| closing.connection_closed(closed)),
         on_open: Arc::new(move |role| opening.connection_opened(role)),
-        tasks: tasks.clone(),
+        connections: TaskTracker::new(),
     }
 }
 
@@ -241,6 +238,12 @@ impl Running {
         self.gateway.tasks.close();
         if tokio::time::timeout(DRAIN_TIMEOUT, self.gateway.tasks.wait()).await.is_err() {
             tracing::warn!(open = self.gateway.tasks.len(), "requests cut: they took too long");
+        }
+        // Their accounts are part of the record.
+        self.gateway.clusters.values().for_each(|cluster| cluster.upstream.close());
+        self.connections.close();
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.connections.wait()).await.is_err() {
+            tracing::warn!(open = self.connections.len(), "upstream connections cut");
         }
         let stopped = GatewayStopped { gateway: self.gateway_id, time: Timestamp::now() };
         self.recorder

@@ -10,6 +10,7 @@
 pub mod cache;
 pub mod client;
 pub mod controlplane;
+pub mod envoy;
 pub mod gateway;
 pub mod issuer;
 pub mod kubectl;

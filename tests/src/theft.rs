@@ -5,9 +5,9 @@ use std::fs;
 use std::io::Read as _;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 /// A copy of the socket that process `pid` holds towards `peer_port`.
 ///
@@ -36,21 +36,41 @@ pub fn socket_towards(pid: u32, peer_port: u16) -> Result<TcpStream> {
     bail!("process {pid} holds no socket towards port {peer_port}")
 }
 
+/// Waits until every thread of a process that was sent `SIGSTOP` stands still.
+///
+/// # Errors
+/// When one goes on.
+pub fn wait_stopped(pid: u32) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let mut stopped = true;
+        for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let stat = fs::read_to_string(thread?.path().join("stat"))?;
+            // The state follows the name, which is in parentheses and may hold anything.
+            stopped &= stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
+        }
+        if stopped {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "process {pid} did not stop");
+        std::thread::yield_now();
+    }
+}
+
 /// Reads `count` bytes from a (non-blocking) socket.
 ///
 /// # Errors
 /// When they do not come.
 pub fn read(mut socket: &TcpStream, count: usize) -> Result<()> {
-    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
     let mut bytes = vec![0; count];
     let mut taken = 0;
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + LIMIT;
     while taken < count {
         match socket.read(&mut bytes[taken..]) {
             Ok(0) => bail!("the connection ended after {taken} bytes"),
             Ok(more) => taken += more,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                anyhow::ensure!(std::time::Instant::now() < deadline, "only {taken} bytes came");
+                ensure!(Instant::now() < deadline, "only {taken} bytes came");
                 std::thread::yield_now();
             }
             Err(error) => return Err(error).context("read the stolen socket"),
@@ -69,3 +89,5 @@ unsafe fn owned(result: libc::c_long) -> Result<OwnedFd> {
     // SAFETY: by the caller's promise the descriptor is new and nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
+
+const LIMIT: Duration = Duration::from_secs(10);

@@ -54,7 +54,7 @@ impl Dialer {
             recorder: wiring.recorder.clone(),
             on_close: Arc::clone(&wiring.on_close),
             on_open: Arc::clone(&wiring.on_open),
-            tasks: wiring.tasks.clone(),
+            tasks: wiring.connections.clone(),
         })
     }
 

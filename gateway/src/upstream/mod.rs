@@ -117,6 +117,12 @@ impl Upstream {
         Err(SendError::Unreachable("every connection closed before the request was sent".into()))
     }
 
+    /// Lets go of all connections; each ends with its last stream.
+    pub fn close(&self) {
+        self.ordinary.close();
+        self.long_running.close();
+    }
+
     /// Whether an API server answers at this address now (for `/readyz?verbose`).
     pub async fn reachable(&self) -> Result<(), String> {
         self.ordinary.ready().await

@@ -158,6 +158,11 @@ impl Pool {
         }
     }
 
+    /// Lets go of all connections.
+    pub(super) fn close(&self) {
+        self.members().clear();
+    }
+
     /// Whether a connection is there, or can be made.
     pub(super) async fn ready(&self) -> Result<(), String> {
         match self.lease().await {

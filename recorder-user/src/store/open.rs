@@ -17,13 +17,15 @@ use super::{
     index::{Feed, Index},
     lock::{Lock, LockError},
     memory::MemoryRows,
+    queue::{Shared, chain},
     reader::Reader,
-    recorder::{AppendError, Recorder, Shared, chain},
+    recorder::{AppendError, Recorder},
     recovery::{self, RecoverError, TornTail},
     rows::SessionView,
     scan::segments_directory,
+    segment::{self, Maker, Segment},
     sync::Syncer,
-    writer::{self, Maker, Segment, Writer},
+    writer::Writer,
 };
 use crate::model::{BootId, GatewayId, IncompleteReason, Record, SessionChanged, SessionState};
 
@@ -141,7 +143,7 @@ impl Store {
         disk::make_directory(&directory).map_err(io)?;
         disk::make_directory(&segments_directory(&directory)).map_err(io)?;
         let lock = Lock::take(&directory.join(LOCK_FILE), LOCK_PATIENCE)?;
-        writer::remove_leftovers(&directory).map_err(io)?;
+        segment::remove_leftovers(&directory).map_err(io)?;
         let found = recovery::recover(&directory, &clock)?;
         let gateway = recovery::gateway_id(&directory, found.gateway)?;
         let boot = boot_id();

@@ -2,18 +2,19 @@
 
 use std::{
     io,
-    path::PathBuf,
     pin::Pin,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
 };
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
-use super::{format::PAYLOAD_BYTES_MAX, index::IndexHealth, sync::SyncHealth};
+use super::{
+    format::PAYLOAD_BYTES_MAX,
+    index::IndexHealth,
+    queue::{Answer, Entry, Room, Shared, Waiter},
+    sync::SyncHealth,
+};
 use crate::model::{Record, SegmentId};
 
 /// What an append waits for.
@@ -121,7 +122,8 @@ impl Recorder {
         }
         let room = self.room(weight).await?;
         let (waiter, answer) = waiter(need);
-        self.shared.push_all(records, Room { permits: room, reserved: 0 }, waiter)?;
+        let room = Room { permits: room, reserved: 0 };
+        self.shared.push_all(records, room, waiter).map_err(|refused| refused.error)?;
         wait(answer).await
     }
 
@@ -142,29 +144,30 @@ impl Recorder {
     /// # Errors
     /// The records, untouched.
     pub fn try_queue(&self, records: Vec<Record>) -> Result<(), Vec<Record>> {
-        let shared = &self.shared;
+        if records.is_empty() {
+            return Ok(());
+        }
         let Ok(weight) = weigh_all(&records) else { return Err(records) };
-        let permits = shared.permits(weight);
-        match shared.room.try_acquire_many(permits) {
+        let permits = self.shared.permits(weight);
+        match self.shared.room.try_acquire_many(permits) {
             Ok(permit) => permit.forget(),
             Err(_) => return Err(records),
         }
-        if records.is_empty() || shared.check().is_err() {
-            shared.free(permits, 0);
-            return if records.is_empty() { Ok(()) } else { Err(records) };
-        }
-        // The state may change between: then the records are lost as others that were queued, and
-        // the epoch says so.
-        shared.push_all(records, Room { permits, reserved: 0 }, None).or(Ok(()))
+        let room = Room { permits, reserved: 0 };
+        self.shared.push_all(records, room, None).map_err(|refused| refused.records)
     }
 
     /// Queues records at once, into the reserve if need be, and tells when the need is met. Dropping the
     /// answer drops no record.
     pub fn enqueue(&self, records: Vec<Record>, need: Need) -> Ack {
+        if records.is_empty() {
+            return Ack::done();
+        }
         let result = weigh_all(&records).and_then(|weight| self.shared.room_or_reserve(weight));
         let queued = result.and_then(|room| {
             let (waiter, answer) = waiter(need);
-            self.shared.push_all(records, room, waiter).map(|()| answer)
+            let pushed = self.shared.push_all(records, room, waiter);
+            pushed.map(|()| answer).map_err(|refused| refused.error)
         });
         Ack(match queued {
             Ok(Some(answer)) => AckState::Waiting(answer),
@@ -209,8 +212,6 @@ impl Recorder {
     }
 }
 
-type Answer = Result<(), AppendError>;
-
 /// The answer to [`Recorder::enqueue`].
 #[must_use = "whoever does not wait does not know whether the records are kept"]
 pub struct Ack(AckState);
@@ -238,353 +239,6 @@ impl Future for Ack {
             }
         }
     }
-}
-
-/// What queued records take: of the bound, or of the reserve.
-#[derive(Clone, Copy)]
-struct Room {
-    permits: u32,
-    reserved: usize,
-}
-
-/// Someone who waits for a record.
-pub(super) struct Waiter {
-    pub(super) durable: bool,
-    pub(super) answer: oneshot::Sender<Answer>,
-}
-
-impl Waiter {
-    /// Whoever no longer waits does not need the answer.
-    pub(super) fn settle(self, answer: Answer) {
-        drop(self.answer.send(answer));
-    }
-}
-
-/// A queued record with the room that it takes.
-pub(super) struct Entry {
-    pub(super) record: Record,
-    pub(super) room: u32,
-    pub(super) reserved: usize,
-    pub(super) waiter: Option<Waiter>,
-}
-
-/// What the writer has to do next.
-pub(super) enum Work {
-    /// Entries were taken from the queue.
-    Batch,
-    /// A flush failed.
-    SyncFailed(Arc<io::Error>),
-    /// Nothing more will come.
-    Stop(Option<oneshot::Sender<Answer>>),
-}
-
-#[derive(Clone)]
-enum State {
-    Works,
-    Failed(AppendError),
-    Closed,
-}
-
-impl State {
-    fn check(&self) -> Answer {
-        match self {
-            Self::Works => Ok(()),
-            Self::Failed(error) => Err(error.clone()),
-            Self::Closed => Err(AppendError::Closed),
-        }
-    }
-}
-
-struct Queue {
-    entries: Vec<Entry>,
-    state: State,
-    /// Whether the writer sleeps: only then does a push need to wake it.
-    idle: bool,
-    probes: Vec<oneshot::Sender<Answer>>,
-    sync_failed: Option<Arc<io::Error>>,
-    stop: bool,
-    closing: Option<oneshot::Sender<Answer>>,
-}
-
-/// What writer, flusher and handles share.
-pub(super) struct Shared {
-    directory: PathBuf,
-    queue: Mutex<Queue>,
-    wake: Condvar,
-    room: Semaphore,
-    room_max: usize,
-    reserved: AtomicUsize,
-    epoch: AtomicU64,
-    pub(super) written_bytes: AtomicU64,
-    pub(super) records: AtomicU64,
-    pub(super) writes: AtomicU64,
-    segment: Mutex<(SegmentId, u64)>,
-    error: Mutex<Option<String>>,
-    pub(super) sync: Arc<super::sync::Syncer>,
-    pub(super) index: Arc<super::index::Feed>,
-}
-
-impl Shared {
-    pub(super) fn new(
-        directory: PathBuf,
-        queue_bytes_max: usize,
-        segment: SegmentId,
-        sync: Arc<super::sync::Syncer>,
-        index: Arc<super::index::Feed>,
-    ) -> Self {
-        let room_max = queue_bytes_max.clamp(1, QUEUE_BYTES_LIMIT);
-        Self {
-            directory,
-            queue: Mutex::new(Queue {
-                entries: Vec::new(),
-                state: State::Works,
-                idle: false,
-                probes: Vec::new(),
-                sync_failed: None,
-                stop: false,
-                closing: None,
-            }),
-            wake: Condvar::new(),
-            room: Semaphore::new(room_max),
-            room_max,
-            reserved: AtomicUsize::new(0),
-            epoch: AtomicU64::new(0),
-            written_bytes: AtomicU64::new(0),
-            records: AtomicU64::new(0),
-            writes: AtomicU64::new(0),
-            segment: Mutex::new((segment, 0)),
-            error: Mutex::new(None),
-            sync,
-            index,
-        }
-    }
-
-    /// A record heavier than the whole bound takes all of it: it goes alone.
-    fn permits(&self, weight: usize) -> u32 {
-        u32::try_from(weight.min(self.room_max)).expect("the bound fits, see QUEUE_BYTES_LIMIT")
-    }
-
-    fn push(&self, entry: Entry) -> Answer {
-        let mut queue = lock(&self.queue);
-        if let Err(error) = queue.state.check() {
-            drop(queue);
-            self.free(entry.room, entry.reserved);
-            return Err(error);
-        }
-        queue.entries.push(entry);
-        self.wake(queue);
-        Ok(())
-    }
-
-    fn check(&self) -> Answer {
-        lock(&self.queue).state.check()
-    }
-
-    fn room_or_reserve(&self, weight: usize) -> Result<Room, AppendError> {
-        let permits = self.permits(weight);
-        if let Ok(permit) = self.room.try_acquire_many(permits) {
-            permit.forget();
-            return Ok(Room { permits, reserved: 0 });
-        }
-        let taken = self.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            used.checked_add(weight).filter(|used| *used <= RESERVE_BYTES)
-        });
-        taken.map_err(|_| AppendError::Full)?;
-        Ok(Room { permits: 0, reserved: weight })
-    }
-
-    fn push_all(&self, records: Vec<Record>, room: Room, waiter: Option<Waiter>) -> Answer {
-        let mut queue = lock(&self.queue);
-        if let Err(error) = queue.state.check() {
-            drop(queue);
-            self.free(room.permits, room.reserved);
-            return Err(error);
-        }
-        let entries = records.into_iter();
-        queue.entries.extend(entries.map(|record| Entry {
-            record,
-            room: 0,
-            reserved: 0,
-            waiter: None,
-        }));
-        if let Some(last) = queue.entries.last_mut() {
-            last.room = room.permits;
-            last.reserved = room.reserved;
-            last.waiter = waiter;
-        }
-        self.wake(queue);
-        Ok(())
-    }
-
-    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
-        let idle = std::mem::take(&mut queue.idle);
-        drop(queue);
-        if idle {
-            self.wake.notify_one();
-        }
-    }
-
-    /// Gives room back.
-    pub(super) fn free(&self, room: u32, reserved: usize) {
-        if room > 0 {
-            self.room.add_permits(room as usize);
-        }
-        if reserved > 0 {
-            self.reserved.fetch_sub(reserved, Ordering::Relaxed);
-        }
-    }
-
-    /// Waits for work; swaps the queue with the empty `batch`, so that neither is ever allocated anew.
-    pub(super) fn take(&self, batch: &mut Vec<Entry>) -> Work {
-        let mut queue = lock(&self.queue);
-        loop {
-            if let Some(error) = queue.sync_failed.take() {
-                return Work::SyncFailed(error);
-            }
-            if !queue.entries.is_empty() {
-                std::mem::swap(&mut queue.entries, batch);
-                return Work::Batch;
-            }
-            for probe in queue.probes.drain(..) {
-                drop(probe.send(Ok(())));
-            }
-            if queue.stop {
-                queue.state = State::Closed;
-                return Work::Stop(queue.closing.take());
-            }
-            queue.idle = true;
-            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
-            queue.idle = false;
-        }
-    }
-
-    /// From now on everything is refused; what is queued is handed back to be refused too.
-    pub(super) fn fail(&self, error: &AppendError, batch: &mut Vec<Entry>) {
-        self.epoch.fetch_add(1, Ordering::AcqRel);
-        *lock(&self.error) = Some(chain(error));
-        let mut queue = lock(&self.queue);
-        queue.state = State::Failed(error.clone());
-        batch.append(&mut queue.entries);
-    }
-
-    /// Waits before the next attempt to write again; true when there will be none.
-    pub(super) fn pause(&self, how_long: std::time::Duration) -> bool {
-        let mut queue = lock(&self.queue);
-        if queue.probes.is_empty() && !queue.stop {
-            queue.idle = true;
-            queue =
-                self.wake.wait_timeout(queue, how_long).unwrap_or_else(PoisonError::into_inner).0;
-            queue.idle = false;
-        }
-        // What the flusher said of the old file is settled by the failure that is being handled.
-        queue.sync_failed = None;
-        queue.stop
-    }
-
-    /// Says what came of an attempt.
-    pub(super) fn attempted(&self, result: &Answer) {
-        let mut queue = lock(&self.queue);
-        if let Err(error) = result {
-            *lock(&self.error) = Some(chain(error));
-            queue.state = State::Failed(error.clone());
-        } else {
-            queue.state = State::Works;
-            queue.sync_failed = None;
-        }
-        for probe in queue.probes.drain(..) {
-            drop(probe.send(result.clone()));
-        }
-    }
-
-    fn probe(&self) -> Result<oneshot::Receiver<Answer>, Answer> {
-        let mut queue = lock(&self.queue);
-        if !matches!(queue.state, State::Failed(_)) {
-            return Err(queue.state.check());
-        }
-        let (probe, answer) = oneshot::channel();
-        queue.probes.push(probe);
-        self.wake(queue);
-        Ok(answer)
-    }
-
-    /// Called by the flusher before it tells its waiters: from then on nothing is taken.
-    pub(super) fn sync_failed(&self, error: Arc<io::Error>) {
-        self.epoch.fetch_add(1, Ordering::AcqRel);
-        let mut queue = lock(&self.queue);
-        if matches!(queue.state, State::Works) {
-            let source = Arc::clone(&error);
-            queue.state = State::Failed(AppendError::Failed { step: "fdatasync", source });
-        }
-        queue.sync_failed = Some(error);
-        self.wake(queue);
-    }
-
-    /// Lets the writer finish what is queued and end; `closing` hears of it, and asks for a seal.
-    pub(super) fn stop(&self, closing: Option<oneshot::Sender<Answer>>) {
-        let mut queue = lock(&self.queue);
-        queue.stop = true;
-        queue.closing = closing.or(queue.closing.take());
-        self.wake(queue);
-    }
-
-    /// The writer ended: nothing is taken, nobody waits for room.
-    pub(super) fn close(&self) -> (Vec<Entry>, Option<oneshot::Sender<Answer>>) {
-        self.room.close();
-        let mut queue = lock(&self.queue);
-        queue.state = State::Closed;
-        queue.probes.clear();
-        (std::mem::take(&mut queue.entries), queue.closing.take())
-    }
-
-    /// A queued record could not be kept although the store works.
-    pub(super) fn refused(&self, error: &AppendError) {
-        self.epoch.fetch_add(1, Ordering::AcqRel);
-        *lock(&self.error) = Some(chain(error));
-    }
-
-    pub(super) fn at(&self, segment: SegmentId, bytes: u64) {
-        *lock(&self.segment) = (segment, bytes);
-    }
-
-    fn health(&self) -> StoreHealth {
-        // One lock at a time: temporaries in the literal below would live until its end.
-        let (segment, segment_bytes) = *lock(&self.segment);
-        let writable = matches!(lock(&self.queue).state, State::Works);
-        let error = lock(&self.error).clone();
-        StoreHealth {
-            writable,
-            error,
-            epoch: self.epoch.load(Ordering::Acquire),
-            written_bytes: self.written_bytes.load(Ordering::Relaxed),
-            records: self.records.load(Ordering::Relaxed),
-            writes: self.writes.load(Ordering::Relaxed),
-            queue_bytes: self.room_max.saturating_sub(self.room.available_permits())
-                + self.reserved.load(Ordering::Relaxed),
-            queue_bytes_max: self.room_max,
-            segment,
-            segment_bytes,
-            sync: self.sync.health(),
-            index: self.index.health(),
-            free_disk_bytes: super::free_disk::free_disk_bytes(&self.directory),
-        }
-    }
-}
-
-/// An error and its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
-}
-
-/// A panic elsewhere leaves plain data behind these locks, which stays usable.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn waiter(need: Need) -> (Option<Waiter>, Option<oneshot::Receiver<Answer>>) {
@@ -632,6 +286,3 @@ fn weigh(record: &Record) -> Result<usize, AppendError> {
 
 /// How far [`Recorder::try_append`] may exceed the queue's bound; beyond it a record is refused.
 pub const RESERVE_BYTES: usize = 4 << 20;
-
-/// A larger bound than this is cut to it: the semaphore counts permits of one call in 32 bits.
-const QUEUE_BYTES_LIMIT: usize = 1 << 30;

@@ -11,7 +11,8 @@ use std::{
 
 use super::{
     disk::DiskFile,
-    recorder::{AppendError, Shared, Waiter, lock},
+    queue::{Shared, Waiter, lock},
+    recorder::AppendError,
 };
 
 /// The flushes since the start.

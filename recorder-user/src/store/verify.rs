@@ -13,7 +13,7 @@ use super::{
     format::{Header, Mark, Previous, Seal},
     lock,
     open::LOCK_FILE,
-    recorder::chain,
+    queue::chain,
     rows::Position,
     scan::{self, RawRecord, Scan, ScanError},
 };

@@ -296,33 +296,35 @@ async fn a_slow_flush_delays_no_write_and_serves_all_who_wait() {
     let (store, faults) = faulty(directory.path());
     let recorder = store.recorder();
     let before = faults.syncs.load(Ordering::SeqCst);
+    let mut waiters = tokio::task::JoinSet::new();
     let durable = |i: u8| {
         let recorder = recorder.clone();
-        tokio::spawn(async move {
+        async move {
             let record = chunk(ExchangeId::from_bytes([i; 16]), 0, b"x");
             recorder.append(record, Need::Durable).await
-        })
+        }
     };
-    let waiters = {
+    {
         let gate = faults.gate.lock().expect("free");
-        let mut waiters = vec![durable(0)];
+        waiters.spawn(durable(0));
         let deadline = Instant::now() + Duration::from_secs(20);
         while faults.syncs.load(Ordering::SeqCst) == before {
             assert!(Instant::now() < deadline, "nobody flushes");
             std::thread::yield_now();
         }
-        waiters.extend((1..50).map(durable));
-        // Written although the flush does not end: the records of all waiters are before this one.
+        for i in 1..50 {
+            waiters.spawn(durable(i));
+        }
+        // Written although the flush does not end.
         while recorder.health().records < 50 {
             assert!(Instant::now() < deadline, "a write waits for the flush");
             std::thread::yield_now();
         }
-        assert!(waiters.iter().all(|waiter| !waiter.is_finished()), "nothing is durable yet");
+        assert!(waiters.try_join_next().is_none(), "nothing is durable yet");
         drop(gate);
-        waiters
-    };
-    for waiter in waiters {
-        waiter.await.expect("it waits").expect("a good disk");
+    }
+    while let Some(waiter) = waiters.join_next().await {
+        waiter.expect("it waits").expect("a good disk");
     }
     let syncs = faults.syncs.load(Ordering::SeqCst) - before;
     assert!(syncs <= 3, "{syncs} flushes for 50 who waited");

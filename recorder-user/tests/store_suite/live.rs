@@ -182,7 +182,8 @@ async fn a_reader_follows_a_writer() {
     let recorder = store.recorder();
     let session = SessionId::new();
     let exchanges = 400;
-    let writer = tokio::spawn(async move {
+    let mut writer = tokio::task::JoinSet::new();
+    writer.spawn(async move {
         for i in 0..exchanges {
             let records = exchange(session, ExchangeId::new(), &format!("map-{i}"));
             recorder.append_all(records, Need::Written).await.expect("a good disk");
@@ -206,7 +207,7 @@ async fn a_reader_follows_a_writer() {
         assert!(verify(&path).expect("readable").is_ok());
         (opened, settled)
     });
-    writer.await.expect("it writes");
+    writer.join_next().await.expect("there is one").expect("it writes");
     assert_eq!(reader.await.expect("it reads"), (exchanges, exchanges));
     store.close().await.expect("a good disk");
 }
@@ -233,21 +234,20 @@ async fn records_that_are_queued_by_many_are_all_kept() {
     // A queue that holds a few records only: everyone has to wait for room.
     let options = StoreOptions { queue_bytes_max: 16 << 10, ..options(directory.path()) };
     let (store, _) = Store::open(options, clock()).expect("it opens");
-    let tasks: Vec<_> = (0..16_u8)
-        .map(|task| {
-            let recorder = store.recorder();
-            tokio::spawn(async move {
-                let id = ExchangeId::from_bytes([task; 16]);
-                for i in 0..100 {
-                    let need = if i % 10 == 9 { Need::Durable } else { Need::Queued };
-                    let record = chunk(id, i * 1000, &[task; 1000]);
-                    recorder.append(record, need).await.expect("a good disk");
-                }
-            })
-        })
-        .collect();
-    for task in tasks {
-        task.await.expect("it appends");
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..16_u8 {
+        let recorder = store.recorder();
+        tasks.spawn(async move {
+            let id = ExchangeId::from_bytes([task; 16]);
+            for i in 0..100 {
+                let need = if i % 10 == 9 { Need::Durable } else { Need::Queued };
+                let record = chunk(id, i * 1000, &[task; 1000]);
+                recorder.append(record, need).await.expect("a good disk");
+            }
+        });
+    }
+    while let Some(task) = tasks.join_next().await {
+        task.expect("it appends");
     }
     let mut next = [0; 16];
     for record in records(directory.path()) {
@@ -281,11 +281,12 @@ async fn an_append_that_is_dropped_leaves_nothing_half_done() {
     let directory = tempfile::tempdir().expect("a directory");
     let options = StoreOptions { queue_bytes_max: 4 << 10, ..options(directory.path()) };
     let (store, _) = Store::open(options, clock()).expect("it opens");
+    let mut appends = tokio::task::JoinSet::new();
     for i in 0..200_u64 {
         let recorder = store.recorder();
-        let append = tokio::spawn(async move {
+        let append = appends.spawn(async move {
             let record = chunk(ExchangeId::from_bytes([1; 16]), i, &[0; 3000]);
-            recorder.append(record, Need::Durable).await
+            drop(recorder.append(record, Need::Durable).await);
         });
         if i % 3 != 0 {
             tokio::task::yield_now().await;
@@ -301,4 +302,25 @@ async fn an_append_that_is_dropped_leaves_nothing_half_done() {
     }
     store.close().await.expect("a good disk");
     assert!(verify(directory.path()).expect("readable").first_bad.is_none());
+}
+
+#[tokio::test]
+async fn records_are_queued_together_without_waiting() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (store, _) = open(directory.path());
+    let recorder = store.recorder();
+    let id = ExchangeId::new();
+    let pair = || vec![chunk(id, 0, b"one"), chunk(id, 3, b"two")];
+    recorder.enqueue(Vec::new(), Need::Durable).await.expect("nothing is nothing");
+    recorder.try_queue(Vec::new()).expect("nothing is nothing");
+    let waiting = recorder.enqueue(pair(), Need::Durable);
+    // Nothing must take the place of the waiter before it.
+    recorder.enqueue(Vec::new(), Need::Written).await.expect("nothing is nothing");
+    waiting.await.expect("a good disk");
+    recorder.try_queue(pair()).expect("there is room");
+    recorder.append(chunk(id, 6, b"end"), Need::Written).await.expect("a good disk");
+    assert_eq!(records(directory.path()).len(), 5);
+    store.close().await.expect("a good disk");
+    assert_eq!(recorder.try_queue(pair()), Err(pair()), "given back");
+    assert!(recorder.enqueue(pair(), Need::Queued).await.is_err());
 }

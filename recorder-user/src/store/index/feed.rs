@@ -10,7 +10,7 @@ use crate::{
     model::Record,
     store::{
         format::ChainHash,
-        recorder::{chain, lock},
+        queue::{chain, lock},
     },
 };
 

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, ops::Bound, sync::Mutex};
 use crate::{
     model::{Chunk, Direction, Record, Timestamp},
     store::{
-        Need, Query, Reader, Store, StoreOptions, recorder::lock, rows::ROW_BYTES_MAX,
+        Need, Query, Reader, Store, StoreOptions, queue::lock, rows::ROW_BYTES_MAX,
         scan::segments_directory,
     },
 };

@@ -128,10 +128,12 @@ async fn stolen_bytes_are_a_gap(scene: Rc<Scene>) -> Result<()> {
     search_until(&gateway, &[], |rows| !rows.is_empty()).await?;
 
     let port = tls.get_ref().0.local_addr()?.port();
-    let socket = theft::socket_towards(gateway.id().context("the gateway runs")?, port)?;
+    let pid = gateway.id().context("the gateway runs")?;
+    let socket = theft::socket_towards(pid, port)?;
     // Stopped, so that the bytes are there for us and not for the gateway.
     gateway.signal(libc::SIGSTOP)?;
     let stolen = async {
+        theft::wait_stopped(pid)?;
         tls.get_mut().0.write_all(&[0; BYTES]).await?;
         theft::read(&socket, BYTES)
     };

@@ -1,0 +1,124 @@
+//! Makes segments: none is used before its header and its name are durable.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    Clock,
+    disk::{Disk, DiskFile},
+    format::{Encoder, Header, Mark, Previous},
+    index::Item,
+    recorder::AppendError,
+    rows::Position,
+    scan::{segment_path, segments_directory},
+};
+use crate::model::{BootId, GatewayId, Record, SegmentId};
+
+/// What makes segments.
+pub(super) struct Maker {
+    pub(super) store: PathBuf,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) clock: Clock,
+    pub(super) gateway: GatewayId,
+    pub(super) boot: BootId,
+    /// The greatest id so far: ids must sort in the order of the chain, whatever the clock does.
+    pub(super) last: Option<SegmentId>,
+}
+
+/// The segment that is written.
+pub(super) struct Segment {
+    pub(super) id: SegmentId,
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) encoder: Encoder,
+    /// The chain after the last successful write; the encoder may be ahead of it.
+    pub(super) written: Mark,
+    pub(super) sealed: bool,
+}
+
+impl Segment {
+    /// Writes records before the writer runs; they are durable when it returns.
+    pub(super) fn write_now(&mut self, records: Vec<Record>) -> Result<Vec<Item>, AppendError> {
+        let mut bytes = Vec::new();
+        let mut items = Vec::new();
+        for record in records {
+            let offset = self
+                .encoder
+                .record(&record, &mut bytes)
+                .map_err(|too_large| AppendError::TooLarge { bytes: too_large.bytes })?;
+            let Mark { hash, offset: end, .. } = self.encoder.mark();
+            let at = Position { segment: self.id, offset };
+            items.push(Item { at, end, hash, record });
+        }
+        let written = self.file.write_all_at(&bytes, self.written.offset);
+        written.and_then(|()| self.file.sync_data()).map_err(|source| AppendError::Failed {
+            step: "writing the first records",
+            source: Arc::new(source),
+        })?;
+        self.written = self.encoder.mark();
+        Ok(items)
+    }
+}
+
+impl Maker {
+    /// Makes a segment and proves that it can be written: header, `fdatasync`, name, directory.
+    pub(super) fn segment(&mut self, previous: Option<Previous>) -> Result<Segment, AppendError> {
+        let failed = |step| move |source| AppendError::Failed { step, source: Arc::new(source) };
+        let id = next_id(self.last);
+        let header = Header {
+            segment: id,
+            gateway: self.gateway,
+            boot: self.boot,
+            key: String::new(),
+            created: (self.clock)(),
+            previous,
+        };
+        let mut bytes = Vec::new();
+        let encoder = Encoder::begin(&header, &mut bytes);
+        let path = segment_path(&self.store, id);
+        let new = path.with_extension(NEW_EXTENSION);
+        let made = (|| {
+            let file = self.disk.create(&new).map_err(failed("creating a segment"))?;
+            file.write_all_at(&bytes, 0).map_err(failed("writing a segment's header"))?;
+            file.sync_data().map_err(failed("fdatasync of a segment's header"))?;
+            self.disk.publish(&new, &path).map_err(failed("naming a segment"))?;
+            Ok(file)
+        })();
+        // A leftover holds a header and nothing else, under whichever name.
+        let file = made.inspect_err(|_| {
+            for leftover in [&new, &path] {
+                drop(std::fs::remove_file(leftover));
+            }
+        })?;
+        self.last = Some(id);
+        let written = encoder.mark();
+        Ok(Segment { id, file, encoder, written, sealed: false })
+    }
+}
+
+fn next_id(last: Option<SegmentId>) -> SegmentId {
+    let id = SegmentId::new();
+    match last {
+        Some(last) if id <= last => {
+            let next = u128::from_be_bytes(*last.as_bytes()).saturating_add(1);
+            SegmentId::from_bytes(next.to_be_bytes())
+        }
+        _ => id,
+    }
+}
+
+/// Removes what a crash left of making a segment: it holds nothing that was acknowledged.
+pub(super) fn remove_leftovers(store: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(segments_directory(store))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == NEW_EXTENSION) {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// A segment's name until its header is durable.
+const NEW_EXTENSION: &str = "new";

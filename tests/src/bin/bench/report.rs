@@ -1,0 +1,194 @@
+//! The figures: tables for people, JSON for scripts.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+use crate::load::Slice;
+use crate::measure::histogram;
+use crate::watches::{NAME, Watched};
+
+/// All slices of one case through one target.
+pub(crate) struct Tally {
+    case: &'static str,
+    target: &'static str,
+    latencies: Histogram<u64>,
+    elapsed: Duration,
+    cpu: Option<Duration>,
+}
+
+impl Tally {
+    pub(crate) fn new(case: &'static str, target: &'static str) -> Self {
+        Self { case, target, latencies: histogram(), elapsed: Duration::ZERO, cpu: None }
+    }
+
+    pub(crate) fn add(&mut self, slice: &Slice) -> Result<()> {
+        self.latencies.add(&slice.latencies)?;
+        self.elapsed += slice.elapsed;
+        if let Some(cpu) = slice.cpu {
+            *self.cpu.get_or_insert_default() += cpu;
+        }
+        Ok(())
+    }
+
+    fn per_second(&self) -> f64 {
+        self.latencies.len() as f64 / self.elapsed.as_secs_f64()
+    }
+
+    fn figures(&self, direct: &Self) -> Value {
+        let mut figures = json!({
+            "case": self.case, "target": self.target,
+            "requests": self.latencies.len(), "perSecond": self.per_second().round(),
+            "toDirect": self.per_second() / direct.per_second(),
+            "cpuMicros": per(self.cpu, self.latencies.len()),
+        });
+        latencies(&mut figures, &self.latencies, &direct.latencies);
+        figures
+    }
+}
+
+/// All that was measured.
+pub(crate) struct Report {
+    pub(crate) tallies: Vec<Vec<Tally>>,
+    pub(crate) watched: Vec<Watched>,
+    without_envoy: Option<String>,
+}
+
+impl Report {
+    pub(crate) fn new(without_envoy: Option<String>) -> Self {
+        Self { tallies: Vec::new(), watched: Vec::new(), without_envoy }
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "machine": {"cpus": cpus()},
+            "release": !cfg!(debug_assertions),
+            "withoutEnvoy": self.without_envoy,
+            "requests": self.requests(),
+            "watches": self.watches(),
+        })
+    }
+
+    fn requests(&self) -> Vec<Value> {
+        let figures = |case: &Vec<Tally>| -> Vec<_> {
+            case.iter().map(|tally| tally.figures(&case[0])).collect()
+        };
+        self.tallies.iter().flat_map(figures).collect()
+    }
+
+    fn watches(&self) -> Vec<Value> {
+        let figures = |watched: &Watched| {
+            let mut figures = json!({
+                "case": NAME, "target": watched.target,
+                "watches": watched.watches, "events": watched.events,
+                "residentKiB": watched.resident_per_watch.map(|bytes| bytes / 1024.0),
+                "cpuMicros": per(watched.cpu, watched.events),
+            });
+            latencies(&mut figures, &watched.latencies, &self.watched[0].latencies);
+            figures
+        };
+        self.watched.iter().map(figures).collect()
+    }
+
+    pub(crate) fn print(&self) {
+        println!("{} CPUs; times in microseconds; + is over direct access", cpus());
+        if cfg!(debug_assertions) {
+            println!("A DEBUG BUILD: the gateway's figures mean nothing");
+        }
+        if let Some(reason) = &self.without_envoy {
+            println!("WITHOUT ENVOY: {reason}");
+        }
+        let requests = self.requests();
+        if !requests.is_empty() {
+            println!();
+            table(&REQUEST_COLUMNS, &requests);
+        }
+        let watches = self.watches();
+        if !watches.is_empty() {
+            println!();
+            table(&WATCH_COLUMNS, &watches);
+        }
+    }
+}
+
+fn latencies(figures: &mut Value, own: &Histogram<u64>, direct: &Histogram<u64>) {
+    for (name, added, quantile) in [("p50", "addedP50", 0.5), ("p99", "addedP99", 0.99)] {
+        let (own, direct) = (own.value_at_quantile(quantile), direct.value_at_quantile(quantile));
+        figures[name] = own.into();
+        figures[added] = (own.cast_signed() - direct.cast_signed()).into();
+    }
+}
+
+fn per(cpu: Option<Duration>, count: u64) -> Option<f64> {
+    cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / count.max(1) as f64)
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(0, std::num::NonZero::get)
+}
+
+/// A column: its head, the figure's name, and how many decimals it is worth.
+type Column = (&'static str, &'static str, usize);
+
+fn table(columns: &[Column], rows: &[Value]) {
+    let mut lines = vec![columns.iter().map(|(head, ..)| (*head).to_owned()).collect::<Vec<_>>()];
+    for (number, row) in rows.iter().enumerate() {
+        // A direct row has no overhead over itself: blanks keep the eye on what is compared.
+        let direct = row["target"] == rows[0]["target"];
+        if direct && number > 0 && rows.len() > 3 {
+            lines.push(Vec::new());
+        }
+        lines.push(columns.iter().map(|column| cell(row, column, direct)).collect());
+    }
+    let width = |column: usize| {
+        lines.iter().filter_map(|line| line.get(column)).map(String::len).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..columns.len()).map(width).collect();
+    for line in &lines {
+        let cells = line.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
+            // Names to the left, figures to the right.
+            if column < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+}
+
+fn cell(row: &Value, (_, name, decimals): &Column, direct: bool) -> String {
+    match &row[name] {
+        _ if direct && (name.starts_with("added") || *name == "toDirect") => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Number(number) if name.starts_with("added") => {
+            format!("{:+.decimals$}", number.as_f64().unwrap_or(0.0))
+        }
+        Value::Number(number) => format!("{:.decimals$}", number.as_f64().unwrap_or(0.0)),
+        _ => "-".into(),
+    }
+}
+
+const REQUEST_COLUMNS: [Column; 10] = [
+    ("case", "case", 0),
+    ("target", "target", 0),
+    ("requests", "requests", 0),
+    ("per s", "perSecond", 0),
+    ("/direct", "toDirect", 2),
+    ("p50", "p50", 0),
+    ("+p50", "addedP50", 0),
+    ("p99", "p99", 0),
+    ("+p99", "addedP99", 0),
+    ("CPU/request", "cpuMicros", 1),
+];
+
+const WATCH_COLUMNS: [Column; 10] = [
+    ("case", "case", 0),
+    ("target", "target", 0),
+    ("watches", "watches", 0),
+    ("KiB/watch", "residentKiB", 1),
+    ("events", "events", 0),
+    ("p50", "p50", 0),
+    ("+p50", "addedP50", 0),
+    ("p99", "p99", 0),
+    ("+p99", "addedP99", 0),
+    ("CPU/event", "cpuMicros", 1),
+];

@@ -51,6 +51,8 @@ pub const REPLAY_BYTES_MAX: usize = 256 * 1024;
 
 /// Sessions open at once. A request that would open another is answered 429.
 pub const SESSIONS_MAX: usize = 10_000;
+/// Sessions of one principal, who chooses the tasks: it cannot take all places. Further ones get 429.
+pub const SESSIONS_PER_PRINCIPAL_MAX: usize = 1_000;
 /// Sessions that a connection's record names.
 pub const CONNECTION_SESSIONS_MAX: usize = 64;
 /// Objects that an exchange's record names; more are counted.

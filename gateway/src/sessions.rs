@@ -18,7 +18,10 @@ use recorder_user::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{bounds::SESSIONS_MAX, refuse::Refused};
+use crate::{
+    bounds::{SESSIONS_MAX, SESSIONS_PER_PRINCIPAL_MAX},
+    refuse::Refused,
+};
 
 /// One open session.
 pub struct Session {
@@ -155,7 +158,11 @@ impl Sessions {
             self.end(session);
             open.remove(&key);
         }
-        if open.len() >= SESSIONS_MAX {
+        let of_principal =
+            |other: &&SessionKey| other.subject == key.subject && other.issuer == key.issuer;
+        if open.len() >= SESSIONS_MAX
+            || open.keys().filter(of_principal).count() >= SESSIONS_PER_PRINCIPAL_MAX
+        {
             return Err(TooManySessions);
         }
         let session = Arc::new(Session {

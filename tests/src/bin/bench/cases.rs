@@ -49,17 +49,28 @@ pub(crate) fn collection(namespace: &str) -> String {
 pub(crate) fn cases() -> Vec<Case> {
     let list = |accept, encoding| Kind::List { accept, encoding };
     let case = |name, protocol, concurrency, kind| Case { name, protocol, concurrency, kind };
+    let (http1, http2) = (Protocol::Http1, Protocol::Http2);
     vec![
-        case("get h2 c=1", Protocol::Http2, 1, Kind::Get),
-        case("get h2 c=8", Protocol::Http2, 8, Kind::Get),
-        case("get h2 c=64", Protocol::Http2, 64, Kind::Get),
-        case("get h1 c=8", Protocol::Http1, 8, Kind::Get),
-        case("list-500 json c=8", Protocol::Http2, 8, list(JSON, "identity")),
-        case("list-500 protobuf c=8", Protocol::Http2, 8, list(PROTOBUF, "identity")),
-        case("list-500 gzip c=8", Protocol::Http2, 8, list(JSON, "gzip")),
-        case("patch c=8", Protocol::Http2, 8, Kind::Patch),
+        case("get h2 c=1", http2, 1, Kind::Get),
+        case("get h2 c=8", http2, 8, Kind::Get),
+        case("get h2 c=64", http2, 64, Kind::Get),
+        case("get h1 c=1", http1, 1, Kind::Get),
+        case("get h1 c=8", http1, 8, Kind::Get),
+        case("get h1 c=64", http1, 64, Kind::Get),
+        case("list json h2 c=1", http2, 1, list(JSON, "identity")),
+        case("list json h2 c=8", http2, 8, list(JSON, "identity")),
+        case("list json h2 c=64", http2, 64, list(JSON, "identity")),
+        case("list json h1 c=8", http1, 8, list(JSON, "identity")),
+        case("list protobuf h2 c=8", http2, 8, list(PROTOBUF, "identity")),
+        case("list gzip h2 c=8", http2, 8, list(JSON, "gzip")),
+        case("patch h2 c=1", http2, 1, Kind::Patch),
+        case("patch h2 c=8", http2, 8, Kind::Patch),
+        case("patch h2 c=64", http2, WORKERS_MAX, Kind::Patch),
+        case("patch h1 c=8", http1, 8, Kind::Patch),
     ]
 }
 
+/// The most workers of any case: each patches an object of its own.
+pub(crate) const WORKERS_MAX: usize = 64;
 const JSON: &str = "application/json";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";

@@ -18,10 +18,15 @@ pub(crate) struct Slice {
     pub(crate) elapsed: Duration,
     /// Of the proxy; none for direct access.
     pub(crate) cpu: Option<Duration>,
+    /// Of the API server: a proxy may make it work more, or less.
+    pub(crate) api_cpu: Duration,
+    /// What the store grew by; none without one.
+    pub(crate) stored: Option<u64>,
 }
 
 pub(crate) async fn run(
     target: &Target,
+    api_server: u32,
     case: &Arc<Case>,
     length: Duration,
     round: u32,
@@ -32,7 +37,7 @@ pub(crate) async fn run(
     for (worker, connection) in connections.iter_mut().enumerate() {
         connection.call(case.request(worker, first)?).await?.success()?;
     }
-    let before = target.process.map(measure::cpu).transpose()?;
+    let before = Reading::take(target, api_server)?;
     let started = Instant::now();
     let deadline = started + length;
     let mut workers = JoinSet::new();
@@ -46,9 +51,30 @@ pub(crate) async fn run(
     let elapsed = started.elapsed();
     // What is still to be written belongs to these requests.
     tokio::time::sleep(SETTLE).await;
-    let after = target.process.map(measure::cpu).transpose()?;
-    let cpu = after.zip(before).map(|(after, before)| after.saturating_sub(before));
-    Ok(Slice { latencies, elapsed, cpu })
+    let after = Reading::take(target, api_server)?;
+    Ok(Slice {
+        latencies,
+        elapsed,
+        cpu: after.cpu.zip(before.cpu).map(|(after, before)| after.saturating_sub(before)),
+        api_cpu: after.api_cpu.saturating_sub(before.api_cpu),
+        stored: after.stored.zip(before.stored).map(|(after, before)| after.saturating_sub(before)),
+    })
+}
+
+struct Reading {
+    cpu: Option<Duration>,
+    api_cpu: Duration,
+    stored: Option<u64>,
+}
+
+impl Reading {
+    fn take(target: &Target, api_server: u32) -> Result<Self> {
+        Ok(Self {
+            cpu: target.process.map(measure::cpu).transpose()?,
+            api_cpu: measure::cpu(api_server)?,
+            stored: target.segments.as_deref().map(measure::bytes_in).transpose()?,
+        })
+    }
 }
 
 async fn connections(target: &Target, case: &Case) -> Result<Vec<Connection>> {

@@ -1,5 +1,6 @@
 //! What the kernel knows of a process.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -32,6 +33,16 @@ pub(crate) fn resident(process: u32) -> Result<u64> {
     let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
     let kibibytes: u64 = kibibytes.with_context(|| format!("no VmRSS in {path}"))?.parse()?;
     Ok(kibibytes * 1024)
+}
+
+/// The bytes of the files in a directory: of a store's segments, what its records took.
+pub(crate) fn bytes_in(directory: &Path) -> Result<u64> {
+    let read = || format!("read {}", directory.display());
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(directory).with_context(read)? {
+        bytes += entry.and_then(|entry| entry.metadata()).with_context(read)?.len();
+    }
+    Ok(bytes)
 }
 
 /// Microseconds up to a minute, to three digits.

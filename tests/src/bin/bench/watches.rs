@@ -9,18 +9,33 @@ use hdrhistogram::Histogram;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use rig::client::{Connection, Protocol, full};
+use rig::client::{Connection, Endpoint, Protocol, full};
 use rig::wait::{Level, until};
 use tokio::task::JoinSet;
 
 use crate::cases::collection;
 use crate::measure::{self, histogram, microseconds};
-use crate::world::{PATCHED_NAMESPACE, Target, WATCHED, World};
+use crate::world::{PATCHED_NAMESPACE, Target, WATCHED};
 
-pub(crate) const NAME: &str = "watch fan-out";
+/// How the watches share connections.
+#[derive(Clone, Copy)]
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    /// Also the name of the directory of its proxies.
+    pub(crate) slug: &'static str,
+    protocol: Protocol,
+    streams: usize,
+}
+
+pub(crate) const KINDS: [Kind; 2] = [
+    // As many streams as any server allows.
+    Kind { name: "watch h2 100/conn", slug: "watch-h2", protocol: Protocol::Http2, streams: 100 },
+    Kind { name: "watch h1", slug: "watch-h1", protocol: Protocol::Http1, streams: 1 },
+];
 
 /// What the watches through one target came to.
 pub(crate) struct Watched {
+    pub(crate) case: &'static str,
     pub(crate) target: &'static str,
     pub(crate) watches: u64,
     /// Bytes of the proxy's resident memory, its connections included.
@@ -28,13 +43,19 @@ pub(crate) struct Watched {
     pub(crate) events: u64,
     /// From before the patch is sent to the event's arrival.
     pub(crate) latencies: Histogram<u64>,
+    /// From before the patch is sent until all have the event.
+    pub(crate) last: Histogram<u64>,
     pub(crate) cpu: Option<Duration>,
 }
 
-pub(crate) async fn run(world: &World, target: &Target, watches: usize) -> Result<Watched> {
+pub(crate) async fn run(
+    admin: &Endpoint,
+    target: &Target,
+    kind: Kind,
+    watches: usize,
+) -> Result<Watched> {
     // What a process allocates once is not the watches'.
     target.endpoint.get(&object()).await?.success()?;
-    let admin = &world.plane.admin();
     let current = admin.get(&object()).await?.success()?.json()?;
     let version = current["metadata"]["resourceVersion"].as_str().context("a version")?;
     let path = format!(
@@ -43,7 +64,7 @@ pub(crate) async fn run(world: &World, target: &Target, watches: usize) -> Resul
     );
     let resident = target.process.map(measure::resident).transpose()?;
     let fan = Arc::new(Fan::default());
-    let mut readers = open(target, watches, &path, &fan).await?;
+    let mut readers = open(target, kind, watches, &path, &fan).await?;
     tokio::time::sleep(SETTLE).await;
     let grown = target.process.map(measure::resident).transpose()?.zip(resident);
 
@@ -69,13 +90,19 @@ pub(crate) async fn run(world: &World, target: &Target, watches: usize) -> Resul
     readers.shutdown().await;
     tokio::time::sleep(SETTLE).await;
     let latencies = fan.latencies.lock().expect("no reader panics").clone();
+    let mut last = histogram();
+    for late in &fan.last {
+        last.saturating_record(late.load(Ordering::Relaxed));
+    }
     Ok(Watched {
+        case: kind.name,
         target: target.name,
         watches: watches as u64,
         resident_per_watch: grown
             .map(|(after, before)| after.saturating_sub(before) as f64 / watches as f64),
         events: fan.arrived.load(Ordering::Relaxed),
         latencies,
+        last,
         cpu: after.zip(before).map(|(after, before)| after.saturating_sub(before)),
     })
 }
@@ -89,53 +116,76 @@ async fn change(connection: &mut Connection, target: &str, nonce: u64) -> Result
     Ok(())
 }
 
-/// Opens all, connection beside connection.
+/// Opens all, some connections at a time.
 async fn open(
     target: &Target,
+    kind: Kind,
     watches: usize,
     path: &str,
     fan: &Arc<Fan>,
 ) -> Result<JoinSet<Result<()>>> {
     let mut connecting = JoinSet::new();
-    for first in (0..watches).step_by(STREAMS) {
-        let (endpoint, path) = (target.endpoint.clone(), path.to_owned());
-        let streams = STREAMS.min(watches - first);
-        connecting.spawn(async move {
-            let connection = endpoint.connect(Protocol::Http2).await?;
-            let mut opened = Vec::new();
-            for _ in 0..streams {
-                let mut stream = connection.share().context("an HTTP/2 connection is shared")?;
-                let response = stream.send(Request::get(&path).body(full(""))?).await?;
-                ensure!(response.status().is_success(), "a watch: {}", response.status());
-                opened.push((stream, response));
-            }
-            anyhow::Ok(opened)
-        });
-    }
     let mut readers = JoinSet::new();
-    while let Some(opened) = connecting.join_next().await {
-        for (stream, response) in opened.context("open watches")?? {
-            readers.spawn(read(stream, response, Arc::clone(fan)));
+    for first in (0..watches).step_by(kind.streams) {
+        if connecting.len() >= CONNECTING_MAX {
+            let opened = connecting.join_next().await.expect("there are some");
+            start(&mut readers, opened.context("open watches")??, fan);
         }
+        let streams = kind.streams.min(watches - first);
+        connecting.spawn(connect(target.endpoint.clone(), kind.protocol, streams, path.to_owned()));
+    }
+    while let Some(opened) = connecting.join_next().await {
+        start(&mut readers, opened.context("open watches")??, fan);
     }
     Ok(readers)
 }
 
-async fn read(stream: Connection, mut response: Response<Incoming>, fan: Arc<Fan>) -> Result<()> {
-    let mut events = fan.sent.iter();
+type Opened = Vec<(Arc<Connection>, Response<Incoming>)>;
+
+async fn connect(
+    endpoint: Endpoint,
+    protocol: Protocol,
+    streams: usize,
+    path: String,
+) -> Result<Opened> {
+    let mut connection = endpoint.connect(protocol).await?;
+    let mut responses = Vec::new();
+    for _ in 0..streams {
+        let response = connection.send(Request::get(&path).body(full(""))?).await?;
+        ensure!(response.status().is_success(), "a watch: {}", response.status());
+        responses.push(response);
+    }
+    let connection = Arc::new(connection);
+    Ok(responses.into_iter().map(|response| (Arc::clone(&connection), response)).collect())
+}
+
+fn start(readers: &mut JoinSet<Result<()>>, opened: Opened, fan: &Arc<Fan>) {
+    for (connection, response) in opened {
+        readers.spawn(read(connection, response, Arc::clone(fan)));
+    }
+}
+
+async fn read(
+    connection: Arc<Connection>,
+    mut response: Response<Incoming>,
+    fan: Arc<Fan>,
+) -> Result<()> {
+    let mut events = fan.sent.iter().zip(&fan.last);
     while let Some(frame) = response.body_mut().frame().await {
         let now = Instant::now();
         let Ok(data) = frame.context("a watch broke off")?.into_data() else { continue };
         // One line is one event.
         for _ in data.iter().filter(|&&byte| byte == b'\n') {
-            let sent = events.next().and_then(OnceLock::get).context("an event too many")?;
+            let (sent, last) = events.next().context("an event too many")?;
+            let sent = sent.get().context("an event before its patch")?;
             let late = microseconds(now.saturating_duration_since(*sent));
+            last.fetch_max(late, Ordering::Relaxed);
             fan.latencies.lock().expect("no reader panics").saturating_record(late);
             fan.arrived.fetch_add(1, Ordering::Relaxed);
         }
     }
     // Keeps the connection open until here.
-    drop(stream);
+    drop(connection);
     bail!("a watch ended")
 }
 
@@ -143,6 +193,8 @@ async fn read(stream: Connection, mut response: Response<Incoming>, fan: Arc<Fan
 struct Fan {
     /// When each patch was sent.
     sent: [OnceLock<Instant>; PATCHES],
+    /// How long each took to the last watch, in microseconds.
+    last: [AtomicU64; PATCHES],
     arrived: AtomicU64,
     latencies: Mutex<Histogram<u64>>,
 }
@@ -151,6 +203,7 @@ impl Default for Fan {
     fn default() -> Self {
         Self {
             sent: std::array::from_fn(|_| OnceLock::new()),
+            last: std::array::from_fn(|_| AtomicU64::new(0)),
             arrived: AtomicU64::new(0),
             latencies: Mutex::new(histogram()),
         }
@@ -162,7 +215,7 @@ fn object() -> String {
 }
 
 const PATCHES: usize = 20;
-/// Watches of one connection: as many streams as any server allows.
-const STREAMS: usize = 100;
+/// A thousand handshakes at once would only queue.
+const CONNECTING_MAX: usize = 16;
 const SETTLE: Duration = Duration::from_millis(700);
 const EVENT_LIMIT: Duration = Duration::from_secs(20);

@@ -1,21 +1,20 @@
 //! What is measured: one API server, and three ways to it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rcgen::{CertificateParams, DnType, KeyPair};
 use rig::client::{Endpoint, Protocol, json_request};
 use rig::controlplane::{ControlPlane, Options as PlaneOptions};
 use rig::envoy::{self, Envoy};
 use rig::gateway::{Gateway, Options};
 use rig::issuer::Issuer;
-use rig::pki::Pair;
 use rig::policy;
 use rig::tools::Tools;
+use rig::wait::{Level, until};
 use serde_json::{Value, json};
 
-use crate::cases::collection;
+use crate::cases::{WORKERS_MAX, collection};
 
 /// A way to the API server, as the benchmark's user.
 pub(crate) struct Target {
@@ -23,63 +22,101 @@ pub(crate) struct Target {
     pub(crate) endpoint: Endpoint,
     /// The proxy's; none for direct access.
     pub(crate) process: Option<u32>,
+    /// Where its record goes; none without one.
+    pub(crate) segments: Option<PathBuf>,
 }
 
 pub(crate) struct World {
+    place: PathBuf,
+    envoy: Result<PathBuf>,
+    token: String,
+    issuer: Issuer,
+    pub(crate) plane: ControlPlane,
+}
+
+/// The proxies, and direct access beside them.
+pub(crate) struct Side {
     /// Direct access first: the others are held against it.
     pub(crate) targets: Vec<Target>,
-    /// Why Envoy is not among them.
-    pub(crate) without_envoy: Option<String>,
-    // Dropped in this order: clients of a server before the server.
-    _gateway: Gateway,
+    pub(crate) gateway: Gateway,
     _envoy: Option<Envoy>,
-    _issuer: Issuer,
-    pub(crate) plane: ControlPlane,
 }
 
 impl World {
     pub(crate) async fn start(place: &Path) -> Result<Self> {
-        let binary = tokio::task::spawn_blocking(envoy::install).await?;
-        let without_envoy = binary.as_ref().err().map(|error| format!("{error:#}"));
-        if let Some(reason) = &without_envoy {
+        let envoy = tokio::task::spawn_blocking(envoy::install).await?;
+        let tools = tokio::task::spawn_blocking(Tools::build).await??;
+        let directory = place.join("issuer");
+        let issuer = Issuer::start(&directory, &[(USER, &[GROUP])], TOKEN_TTL).await?;
+        let plane = ControlPlane::start(&tools, place, knowing(&issuer, &directory)).await?;
+        let token = issuer.token(USER).await?;
+        let world = Self { place: place.to_owned(), envoy, token, issuer, plane };
+        if let Some(reason) = world.without_envoy() {
             eprintln!("bench: WITHOUT ENVOY: {reason}");
         }
-        let tools = tokio::task::spawn_blocking(Tools::build).await??;
-        let plane = ControlPlane::start(&tools, place, PlaneOptions::default()).await?;
-        let issuer = Issuer::start(&place.join("issuer"), &[(USER, &[GROUP])], TOKEN_TTL).await?;
-        let options = Options { access: policy::examples("access")?, ..Options::default() };
-        let gateway = Gateway::start(place, &plane, &[&issuer], &options).await?;
-        let token = issuer.token(USER).await?;
-        let mut targets = vec![
-            Target { name: "direct", endpoint: direct(&plane)?, process: None },
-            Target {
-                name: "gateway",
-                endpoint: gateway.endpoint().bearer(&token),
-                process: gateway.id(),
-            },
-        ];
-        let envoy = match &binary {
-            Ok(binary) => Some(Envoy::start(binary, place, &plane, &issuer, GROUP).await?),
-            Err(_) => None,
-        };
-        targets.extend(envoy.as_ref().map(|envoy| Target {
-            name: "envoy",
-            endpoint: envoy.endpoint().bearer(&token),
-            process: Some(envoy.id()),
-        }));
-        fill(&plane).await?;
-        let world = Self {
-            targets,
-            without_envoy,
-            _gateway: gateway,
-            _envoy: envoy,
-            _issuer: issuer,
-            plane,
-        };
-        world.check().await?;
+        fill(&world.plane).await?;
+        let direct = world.direct();
+        until("the API server knows the issuer", ISSUER_LIMIT, async || {
+            let reply = direct.get(&collection(NAMESPACE)).await?;
+            Ok(Level::when(reply.status.is_success(), || reply.text()))
+        })
+        .await?;
         Ok(world)
     }
 
+    /// Why Envoy is not among the targets.
+    pub(crate) fn without_envoy(&self) -> Option<String> {
+        self.envoy.as_ref().err().map(|error| format!("{error:#}"))
+    }
+
+    /// New proxies, with a directory of their own: memory that earlier load has freed would hide what
+    /// later load needs.
+    pub(crate) async fn side(&self, name: &str) -> Result<Side> {
+        let place = self.place.join(name);
+        std::fs::create_dir_all(&place)?;
+        let options = Options {
+            access: policy::examples("access")?,
+            recording: policy::examples("recording")?,
+            ..Options::default()
+        };
+        let gateway = Gateway::start(&place, &self.plane, &[&self.issuer], &options).await?;
+        let envoy = match &self.envoy {
+            Ok(binary) => {
+                Some(Envoy::start(binary, &place, &self.plane, &self.issuer, GROUP).await?)
+            }
+            Err(_) => None,
+        };
+        let proxy = |name, endpoint: &Endpoint, process| Target {
+            name,
+            endpoint: endpoint.bearer(&self.token),
+            process,
+            segments: None,
+        };
+        let mut targets = vec![
+            Target { name: "direct", endpoint: self.direct(), process: None, segments: None },
+            Target {
+                segments: Some(gateway.store().join("segments")),
+                ..proxy("gateway", gateway.endpoint(), gateway.id())
+            },
+        ];
+        targets.extend(
+            envoy.as_ref().map(|envoy| proxy("envoy", envoy.endpoint(), Some(envoy.id()))),
+        );
+        let side = Side { targets, gateway, _envoy: envoy };
+        side.check().await?;
+        Ok(side)
+    }
+
+    /// The same user with the same token. The administrator's certificate would compare different things:
+    /// the API server exempts that group from its queues and from authorization.
+    fn direct(&self) -> Endpoint {
+        let admin = self.plane.admin();
+        let direct = Endpoint::new(admin.address(), self.plane.authority(), None);
+        direct.expect("the authority was read before").bearer(&self.token)
+    }
+}
+
+impl Side {
     /// All targets give the same answer, so it is the same work that is compared.
     async fn check(&self) -> Result<()> {
         let mut first = None;
@@ -98,22 +135,18 @@ impl World {
     }
 }
 
-/// The user with a certificate of the cluster's authority. The administrator's would compare different
-/// things: the API server exempts that group from its own queues and from authorization.
-fn direct(plane: &ControlPlane) -> Result<Endpoint> {
-    let key = plane.authority_file().with_extension("key");
-    let key = std::fs::read_to_string(&key).with_context(|| format!("read {}", key.display()))?;
-    let mut authority = CertificateParams::new(Vec::new())?;
-    authority.distinguished_name.push(DnType::CommonName, "rig cluster");
-    let authority = rcgen::Issuer::new(authority, KeyPair::from_pem(&key)?);
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.distinguished_name.push(DnType::OrganizationName, GROUP);
-    params.distinguished_name.push(DnType::CommonName, USER);
-    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-    let key = KeyPair::generate()?;
-    let certificate = params.signed_by(&key, &authority)?.pem();
-    let pair = Pair { certificate, key: key.serialize_pem() };
-    Endpoint::new(plane.admin().address(), plane.authority(), Some(&pair))
+/// An API server that takes the issuer's tokens itself, as it would without a gateway.
+fn knowing(issuer: &Issuer, directory: &Path) -> PlaneOptions {
+    let authority = directory.join("issuer-ca.crt");
+    let api_server_flags = vec![
+        format!("--oidc-issuer-url={}", issuer.url()),
+        format!("--oidc-ca-file={}", authority.display()),
+        "--oidc-client-id=decklog".into(),
+        "--oidc-username-claim=sub".into(),
+        "--oidc-username-prefix=-".into(),
+        "--oidc-groups-claim=groups".into(),
+    ];
+    PlaneOptions { api_server_flags, ..PlaneOptions::default() }
 }
 
 async fn fill(plane: &ControlPlane) -> Result<()> {
@@ -130,7 +163,7 @@ async fn fill(plane: &ControlPlane) -> Result<()> {
         });
         (NAMESPACE, config_map(&format!("listed-{number}"), &data))
     }));
-    let patched = (0..PATCHED).map(|worker| format!("patched-{worker}"));
+    let patched = (0..WORKERS_MAX).map(|worker| format!("patched-{worker}"));
     objects.extend(
         patched
             .chain([WATCHED.to_owned()])
@@ -143,10 +176,10 @@ async fn fill(plane: &ControlPlane) -> Result<()> {
         reply.success().with_context(|| format!("make {}", object["metadata"]["name"]))?;
     }
     // That one would come in the midst of a comparison otherwise.
-    rig::wait::until("the namespaces are complete", Duration::from_secs(20), async || {
+    until("the namespaces are complete", Duration::from_secs(20), async || {
         let path = format!("{}/kube-root-ca.crt", collection(NAMESPACE));
         let reply = plane.admin().get(&path).await?;
-        Ok(rig::wait::Level::when(reply.status.is_success(), || reply.text()))
+        Ok(Level::when(reply.status.is_success(), || reply.text()))
     })
     .await
 }
@@ -163,5 +196,6 @@ pub(crate) const PATCHED_NAMESPACE: &str = "shop-staging";
 /// What the watches watch.
 pub(crate) const WATCHED: &str = "watched";
 const LISTED: usize = 500;
-const PATCHED: usize = 8;
 const TOKEN_TTL: Duration = Duration::from_secs(3600);
+/// It fetches the keys in the background, and tries again after ten seconds.
+const ISSUER_LIMIT: Duration = Duration::from_secs(30);

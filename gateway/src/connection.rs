@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc, Mutex, Weak,
+        Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -64,6 +64,8 @@ pub struct Connection {
     plain_out: AtomicU64,
     exchanges: AtomicU64,
     sessions: Mutex<Vec<SessionId>>,
+    /// The last look, taken before the socket was closed: exchanges may outlive it by a moment.
+    last: OnceLock<SocketEvidence>,
 }
 
 impl Connection {
@@ -96,7 +98,9 @@ impl Connection {
     #[must_use]
     pub fn evidence(&self) -> SocketEvidence {
         const TRIES: usize = 16;
-        let Some(socket) = self.socket.upgrade() else { return self.counted() };
+        let Some(socket) = self.socket.upgrade() else {
+            return self.last.get().cloned().unwrap_or_else(|| self.counted());
+        };
         for _ in 0..TRIES {
             let (evidence, quiet) = self.look(&socket);
             if quiet == (true, true) {
@@ -144,7 +148,7 @@ impl Connection {
     }
 
     fn closed(&self, witness: &Witness) -> ConnectionClosed {
-        let evidence = self.evidence();
+        let evidence = self.last.get_or_init(|| self.evidence()).clone();
         let account = witness::compare_socket(self.role, &evidence, witness.capability());
         ConnectionClosed {
             time: Timestamp::now(),
@@ -195,6 +199,7 @@ impl WitnessedTcp {
             plain_out: AtomicU64::new(0),
             exchanges: AtomicU64::new(0),
             sessions: Mutex::new(Vec::new()),
+            last: OnceLock::new(),
         });
         Self { stream, connection, witness: witness.clone(), recorder: recorder.clone(), on_close }
     }

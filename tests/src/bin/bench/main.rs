@@ -6,6 +6,7 @@
 mod cases;
 mod load;
 mod measure;
+mod record;
 mod report;
 mod watches;
 mod world;
@@ -18,24 +19,29 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 
 use crate::cases::{Case, cases};
+use crate::record::Recorded;
 use crate::report::{Report, Tally};
-use crate::world::World;
+use crate::watches::Kind;
+use crate::world::{Side, World};
 
 /// Measures the gateway beside direct access and beside Envoy.
 ///
-/// At concurrency c a case uses up to 8 connections and, over HTTP/2, shares them beyond that. Direct
-/// access is the same user with a client certificate.
+/// At concurrency c a case uses c connections; over HTTP/2 at most 8, shared. Direct access is the same
+/// user with the same token, which the API server then verifies itself.
 #[derive(Parser)]
 struct Arguments {
-    /// Within 80 seconds: shorter rounds, fewer watches.
+    /// Within 90 seconds: shorter rounds, fewer watches.
     #[arg(long)]
     quick: bool,
-    /// Only cases whose name contains this; the watches' is `watch`.
+    /// Only cases whose name contains this; those of watches begin with `watch`.
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
     /// One JSON object instead of tables.
     #[arg(long)]
     json: bool,
+    /// How often all cases are measured: more rounds, steadier figures.
+    #[arg(long, value_name = "N")]
+    rounds: Option<u32>,
     /// How many watches are open at a time.
     #[arg(long, value_name = "N")]
     watches: Option<usize>,
@@ -61,8 +67,9 @@ async fn bench(arguments: &Arguments) -> Result<()> {
         .filter(|case| case.name.contains(&arguments.filter))
         .map(Arc::new)
         .collect();
-    let watching = watches::NAME.contains(&arguments.filter);
-    ensure!(watching || !chosen.is_empty(), "no case contains `{}`", arguments.filter);
+    let watching: Vec<_> =
+        watches::KINDS.into_iter().filter(|kind| kind.name.contains(&arguments.filter)).collect();
+    ensure!(!watching.is_empty() || !chosen.is_empty(), "no case contains `{}`", arguments.filter);
     let place = tempfile::Builder::new().prefix("decklog-bench-").tempdir()?;
     let started = Instant::now();
     let world = tokio::select! {
@@ -71,7 +78,7 @@ async fn bench(arguments: &Arguments) -> Result<()> {
     };
     eprintln!("bench: all is up after {:.0} s", started.elapsed().as_secs_f64());
     tokio::select! {
-        report = measure(&world, &chosen, watching, arguments) => {
+        report = measure(&world, &chosen, &watching, arguments) => {
             let report = report?;
             if arguments.json {
                 println!("{}", report.json());
@@ -88,35 +95,57 @@ async fn bench(arguments: &Arguments) -> Result<()> {
 async fn measure(
     world: &World,
     cases: &[Arc<Case>],
-    watching: bool,
+    watching: &[Kind],
     arguments: &Arguments,
 ) -> Result<Report> {
     let plan = if arguments.quick { QUICK } else { FULL };
-    let mut report = Report::new(world.without_envoy.clone());
-    // First: memory that the load has freed would hide what a watch needs.
-    if watching {
+    let plan = Plan { rounds: arguments.rounds.unwrap_or(plan.rounds), ..plan };
+    let mut report = Report::new(world.without_envoy());
+    for &kind in watching {
         let count = arguments.watches.unwrap_or(plan.watches);
-        for target in &world.targets {
-            eprintln!("bench: {count} watches, {}", target.name);
-            let watched = watches::run(world, target, count).await;
+        let side = world.side(kind.slug).await?;
+        for target in &side.targets {
+            eprintln!("bench: {}, {count} watches, {}", kind.name, target.name);
+            let watched = watches::run(world.plane.admin(), target, kind, count).await;
             report.watched.push(watched.with_context(|| format!("watches, {}", target.name))?);
         }
+        report.recorded.add(&Recorded::of(&side.gateway).await?);
     }
-    let mut tallies: Vec<Vec<_>> = cases
-        .iter()
-        .map(|case| world.targets.iter().map(|target| Tally::new(case.name, target.name)).collect())
-        .collect();
+    if !cases.is_empty() {
+        let side = world.side("load").await?;
+        report.tallies = load(world, &side, cases, &plan).await?;
+        report.recorded.add(&Recorded::of(&side.gateway).await?);
+        let asked: u64 = report.tallies.iter().flatten().map(Tally::recorded).sum();
+        ensure!(report.recorded.exchanges >= asked, "only {:?} of {asked}", report.recorded);
+    }
+    Ok(report)
+}
+
+async fn load(
+    world: &World,
+    side: &Side,
+    cases: &[Arc<Case>],
+    plan: &Plan,
+) -> Result<Vec<Vec<Tally>>> {
+    let api_server = world.plane.api_server_id().context("the API server runs")?;
+    let tallies = |case: &Arc<Case>| {
+        side.targets.iter().map(|target| Tally::new(case.name, target)).collect::<Vec<_>>()
+    };
+    let mut tallies: Vec<_> = cases.iter().map(tallies).collect();
     for round in 1..=plan.rounds {
         eprintln!("bench: round {round} of {}", plan.rounds);
         for (case, tallies) in cases.iter().zip(&mut tallies) {
-            for (target, tally) in world.targets.iter().zip(tallies) {
-                let slice = load::run(target, case, plan.slice, round).await;
-                tally.add(&slice.with_context(|| format!("{}, {}", case.name, target.name))?)?;
+            // Each comes first in turn: what the last one left behind falls on all of them alike.
+            for turn in 0..side.targets.len() {
+                let turn = (turn + round as usize) % side.targets.len();
+                let target = &side.targets[turn];
+                let slice = load::run(target, api_server, case, plan.slice, round).await;
+                let slice = slice.with_context(|| format!("{}, {}", case.name, target.name))?;
+                tallies[turn].add(&slice)?;
             }
         }
     }
-    report.tallies = tallies;
-    Ok(report)
+    Ok(tallies)
 }
 
 struct Plan {
@@ -125,5 +154,5 @@ struct Plan {
     watches: usize,
 }
 
-const FULL: Plan = Plan { rounds: 4, slice: Duration::from_millis(1800), watches: 1000 };
-const QUICK: Plan = Plan { rounds: 2, slice: Duration::from_millis(400), watches: 300 };
+const FULL: Plan = Plan { rounds: 4, slice: Duration::from_millis(1000), watches: 1000 };
+const QUICK: Plan = Plan { rounds: 2, slice: Duration::from_millis(250), watches: 200 };

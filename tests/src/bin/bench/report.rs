@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use crate::load::Slice;
 use crate::measure::histogram;
-use crate::watches::{NAME, Watched};
+use crate::record::Recorded;
+use crate::watches::Watched;
+use crate::world::Target;
 
 /// All slices of one case through one target.
 pub(crate) struct Tally {
@@ -17,11 +19,21 @@ pub(crate) struct Tally {
     latencies: Histogram<u64>,
     elapsed: Duration,
     cpu: Option<Duration>,
+    api_cpu: Duration,
+    stored: Option<u64>,
 }
 
 impl Tally {
-    pub(crate) fn new(case: &'static str, target: &'static str) -> Self {
-        Self { case, target, latencies: histogram(), elapsed: Duration::ZERO, cpu: None }
+    pub(crate) fn new(case: &'static str, target: &Target) -> Self {
+        Self {
+            case,
+            target: target.name,
+            latencies: histogram(),
+            elapsed: Duration::ZERO,
+            cpu: None,
+            api_cpu: Duration::ZERO,
+            stored: None,
+        }
     }
 
     pub(crate) fn add(&mut self, slice: &Slice) -> Result<()> {
@@ -30,7 +42,16 @@ impl Tally {
         if let Some(cpu) = slice.cpu {
             *self.cpu.get_or_insert_default() += cpu;
         }
+        self.api_cpu += slice.api_cpu;
+        if let Some(stored) = slice.stored {
+            *self.stored.get_or_insert_default() += stored;
+        }
         Ok(())
+    }
+
+    /// How many requests must be on record.
+    pub(crate) fn recorded(&self) -> u64 {
+        self.stored.map_or(0, |_| self.latencies.len())
     }
 
     fn per_second(&self) -> f64 {
@@ -43,6 +64,8 @@ impl Tally {
             "requests": self.latencies.len(), "perSecond": self.per_second().round(),
             "toDirect": self.per_second() / direct.per_second(),
             "cpuMicros": per(self.cpu, self.latencies.len()),
+            "apiServerCpuMicros": per(Some(self.api_cpu), self.latencies.len()),
+            "storedBytes": self.stored.map(|bytes| bytes / self.latencies.len().max(1)),
         });
         latencies(&mut figures, &self.latencies, &direct.latencies);
         figures
@@ -53,12 +76,18 @@ impl Tally {
 pub(crate) struct Report {
     pub(crate) tallies: Vec<Vec<Tally>>,
     pub(crate) watched: Vec<Watched>,
+    pub(crate) recorded: Recorded,
     without_envoy: Option<String>,
 }
 
 impl Report {
     pub(crate) fn new(without_envoy: Option<String>) -> Self {
-        Self { tallies: Vec::new(), watched: Vec::new(), without_envoy }
+        Self {
+            tallies: Vec::new(),
+            watched: Vec::new(),
+            recorded: Recorded::default(),
+            without_envoy,
+        }
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -66,6 +95,15 @@ impl Report {
             "machine": {"cpus": cpus()},
             "release": !cfg!(debug_assertions),
             "withoutEnvoy": self.without_envoy,
+            "recorded": {
+                "witnessTier": self.recorded.tier,
+                "exchanges": self.recorded.exchanges,
+                "accounts": {
+                    "complete": self.recorded.complete,
+                    "gap": self.recorded.gap,
+                    "unwitnessed": self.recorded.unwitnessed,
+                },
+            },
             "requests": self.requests(),
             "watches": self.watches(),
         })
@@ -81,12 +119,19 @@ impl Report {
     fn watches(&self) -> Vec<Value> {
         let figures = |watched: &Watched| {
             let mut figures = json!({
-                "case": NAME, "target": watched.target,
+                "case": watched.case, "target": watched.target,
                 "watches": watched.watches, "events": watched.events,
                 "residentKiB": watched.resident_per_watch.map(|bytes| bytes / 1024.0),
                 "cpuMicros": per(watched.cpu, watched.events),
             });
-            latencies(&mut figures, &watched.latencies, &self.watched[0].latencies);
+            // Direct access comes first in each case.
+            let direct = self.watched.iter().find(|other| other.case == watched.case);
+            let direct = direct.expect("it is among them itself");
+            latencies(&mut figures, &watched.latencies, &direct.latencies);
+            let last = |watched: &Watched| watched.last.value_at_quantile(0.5);
+            figures["lastP50"] = last(watched).into();
+            figures["addedLastP50"] =
+                (last(watched).cast_signed() - last(direct).cast_signed()).into();
             figures
         };
         self.watched.iter().map(figures).collect()
@@ -94,6 +139,15 @@ impl Report {
 
     pub(crate) fn print(&self) {
         println!("{} CPUs; times in microseconds; + is over direct access", cpus());
+        let recorded = &self.recorded;
+        println!(
+            "gateway: witness tier {}, {} exchanges on record; accounts: {} complete, {} gap, {} unwitnessed",
+            recorded.tier,
+            recorded.exchanges,
+            recorded.complete,
+            recorded.gap,
+            recorded.unwitnessed
+        );
         if cfg!(debug_assertions) {
             println!("A DEBUG BUILD: the gateway's figures mean nothing");
         }
@@ -137,7 +191,7 @@ fn table(columns: &[Column], rows: &[Value]) {
     for (number, row) in rows.iter().enumerate() {
         // A direct row has no overhead over itself: blanks keep the eye on what is compared.
         let direct = row["target"] == rows[0]["target"];
-        if direct && number > 0 && rows.len() > 3 {
+        if direct && number > 0 {
             lines.push(Vec::new());
         }
         lines.push(columns.iter().map(|column| cell(row, column, direct)).collect());
@@ -167,7 +221,7 @@ fn cell(row: &Value, (_, name, decimals): &Column, direct: bool) -> String {
     }
 }
 
-const REQUEST_COLUMNS: [Column; 10] = [
+const REQUEST_COLUMNS: [Column; 12] = [
     ("case", "case", 0),
     ("target", "target", 0),
     ("requests", "requests", 0),
@@ -178,9 +232,11 @@ const REQUEST_COLUMNS: [Column; 10] = [
     ("p99", "p99", 0),
     ("+p99", "addedP99", 0),
     ("CPU/request", "cpuMicros", 1),
+    ("API CPU", "apiServerCpuMicros", 0),
+    ("B stored", "storedBytes", 0),
 ];
 
-const WATCH_COLUMNS: [Column; 10] = [
+const WATCH_COLUMNS: [Column; 12] = [
     ("case", "case", 0),
     ("target", "target", 0),
     ("watches", "watches", 0),
@@ -188,6 +244,8 @@ const WATCH_COLUMNS: [Column; 10] = [
     ("events", "events", 0),
     ("p50", "p50", 0),
     ("+p50", "addedP50", 0),
+    ("last", "lastP50", 0),
+    ("+last", "addedLastP50", 0),
     ("p99", "p99", 0),
     ("+p99", "addedP99", 0),
     ("CPU/event", "cpuMicros", 1),

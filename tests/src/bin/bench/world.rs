@@ -99,9 +99,8 @@ impl World {
                 ..proxy("gateway", gateway.endpoint(), gateway.id())
             },
         ];
-        targets.extend(
-            envoy.as_ref().map(|envoy| proxy("envoy", envoy.endpoint(), Some(envoy.id()))),
-        );
+        targets
+            .extend(envoy.as_ref().map(|envoy| proxy("envoy", envoy.endpoint(), Some(envoy.id()))));
         let side = Side { targets, gateway, _envoy: envoy };
         side.check().await?;
         Ok(side)

@@ -116,6 +116,25 @@ async fn rows_of_another_history_are_not_believed() {
     drop(store);
 }
 
+/// The same segment with as many bytes, but other ones: only the hash tells.
+#[tokio::test]
+async fn rows_of_other_records_in_the_same_place_are_not_believed() {
+    let (directory, other) =
+        (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    // Without exchanges nothing is compressed, so that lengths do not depend on ids.
+    fill(directory.path(), 0).await;
+    fill(other.path(), 0).await;
+    let (here, there) = (segments(directory.path()).remove(0), segments(other.path()).remove(0));
+    let length = |path: &Path| fs::metadata(path).expect("it is there").len();
+    assert_eq!(length(&here), length(&there));
+    fs::copy(&there, &here).expect("writable");
+    let expected = rows(other.path()).1[0].session;
+    let (store, recovered) = open(directory.path());
+    assert!(recovered.index_rebuilt.expect("rebuilt").contains("segments do not have"));
+    assert_eq!(recovered.open_sessions[0].session, expected);
+    drop(store);
+}
+
 #[tokio::test]
 async fn without_an_index_the_store_still_records() {
     let directory = tempfile::tempdir().expect("a directory");

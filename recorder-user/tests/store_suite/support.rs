@@ -1,6 +1,10 @@
 //! Records to store, and stores to keep them in.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use recorder_user::{
@@ -10,7 +14,7 @@ use recorder_user::{
         GatewayStarted, ObjectChange, Principal, Record, RequestHead, RequestInfo, SessionId,
         SessionKey, SessionOpened, Tier, Timestamp, Timing, Verdict,
     },
-    store::{Clock, Reader, Recovered, Store, StoreOptions},
+    store::{Clock, Reader, Recorder, Recovered, Store, StoreOptions},
 };
 
 /// A clock that stands still: segments come out the same.
@@ -173,4 +177,13 @@ pub(crate) fn exchange(session: SessionId, exchange: ExchangeId, name: &str) -> 
 pub(crate) fn segments(directory: &Path) -> Vec<std::path::PathBuf> {
     let reader = Reader::open(directory).expect("a store");
     reader.segments().expect("good headers").into_iter().map(|segment| segment.path).collect()
+}
+
+/// Waits until the queue's room is given back, which comes just after the answers.
+pub(crate) async fn all_room_is_free(recorder: &Recorder) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while recorder.health().queue_bytes != 0 {
+        assert!(Instant::now() < deadline, "room was lost: {:?}", recorder.health());
+        tokio::task::yield_now().await;
+    }
 }

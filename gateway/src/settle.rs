@@ -244,6 +244,7 @@ impl Exchange {
             response,
             timing_us: self.timing,
             account,
+            stream: None,
             unrecorded: !self.recorded,
         }
     }
@@ -268,6 +269,10 @@ impl Exchange {
         let reason = match ending {
             Ending::Finished => return,
             Ending::TokenExpired => IncompleteReason::TokenExpired,
+            Ending::TokenRevoked => IncompleteReason::TokenRevoked,
+            Ending::GrantEnded => IncompleteReason::GrantEnded,
+            Ending::Killed => IncompleteReason::Killed,
+            Ending::LimitReached => IncompleteReason::LimitReached,
             Ending::ClientLost => IncompleteReason::ClientLost,
             Ending::RecorderFailed => IncompleteReason::RecorderFailed,
             Ending::GatewayStopped => IncompleteReason::GatewayLost,

@@ -104,6 +104,10 @@ pub(super) const fn ending(ending: Ending) -> &'static str {
     match ending {
         Ending::Finished => "finished",
         Ending::TokenExpired => "cut: the token expired",
+        Ending::TokenRevoked => "cut: the token was revoked",
+        Ending::GrantEnded => "cut: policy permits it no more",
+        Ending::Killed => "cut: the session was killed",
+        Ending::LimitReached => "cut: a limit was reached",
         Ending::ClientLost => "cut: the client left half-way",
         Ending::UpstreamLost => "cut: the API server left half-way",
         Ending::RecorderFailed => "cut: the recorder failed",

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Account, Effect, ExchangeId, MicrosSince, ObjectChange, Principal, RequestHead, RequestInfo,
-    ResponseHead, SessionId, Timestamp, TokenFacts, Verdict,
+    ResponseHead, SessionId, StreamFacts, StreamRequest, Timestamp, TokenFacts, Verdict,
 };
 
 /// What kubectl says of the invocation that made a request: a claim, not proof.
@@ -64,6 +64,9 @@ pub struct ExchangeOpened {
     pub head: Option<RequestHead>,
     /// Kubernetes' view; none when the path could not be attributed.
     pub request: Option<RequestInfo>,
+    /// What an exec, attach or port-forward asks to run or carry; none for other requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamRequest>,
     /// The policy's answer; none when refused before it was asked.
     pub verdict: Option<Verdict>,
     /// Present when the gateway answered itself; then no other record of this exchange need follow.
@@ -157,6 +160,14 @@ pub enum Ending {
     Finished,
     /// The token expired and the gateway ended the stream.
     TokenExpired,
+    /// The token was revoked, or its issuer is trusted no more, and the gateway ended the stream.
+    TokenRevoked,
+    /// Policy does not permit the stream any more, and the gateway ended it.
+    GrantEnded,
+    /// Someone killed the session.
+    Killed,
+    /// The stream was idle or lasted longer than the configuration allows.
+    LimitReached,
     /// The client left half-way.
     ClientLost,
     /// The API server left half-way, or never answered.
@@ -213,6 +224,9 @@ pub struct ExchangeSettled {
     pub timing_us: Timing,
     /// Comparison with the kernel at this instant; connections are compared again when they close.
     pub account: Account,
+    /// What was seen of an upgraded connection; none for other exchanges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamFacts>,
     /// Whether the intent could not be recorded and policy let the read pass (`@unrecorded`).
     #[serde(default)]
     pub unrecorded: bool,

@@ -10,6 +10,7 @@ mod id;
 mod record;
 mod request;
 mod session;
+mod stream;
 mod time;
 mod verdict;
 
@@ -31,5 +32,6 @@ pub use session::{
     IncompleteReason, Principal, SessionChanged, SessionKey, SessionOpened, SessionState,
     TokenFacts,
 };
+pub use stream::{StreamFacts, StreamKind, StreamRequest};
 pub use time::{MicrosSince, Timestamp};
 pub use verdict::{Decision, Level, Obligations, StdinRecord, Verdict};

@@ -105,6 +105,8 @@ pub enum IncompleteReason {
     GrantEnded,
     /// Someone killed the session.
     Killed,
+    /// A live stream was idle or lasted longer than the configuration allows.
+    LimitReached,
     /// The client left an upload, a response or an exec half-way.
     ClientLost,
     /// The API server left half-way.
@@ -124,6 +126,7 @@ impl IncompleteReason {
             Self::TokenRevoked => "token_revoked",
             Self::GrantEnded => "grant_ended",
             Self::Killed => "killed",
+            Self::LimitReached => "limit_reached",
             Self::ClientLost => "client_lost",
             Self::UpstreamLost => "upstream_lost",
             Self::RecorderFailed => "recorder_failed",

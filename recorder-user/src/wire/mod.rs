@@ -10,6 +10,7 @@ pub mod kubernetes;
 mod media;
 pub mod protobuf;
 pub mod status;
+pub mod stream;
 pub mod watch;
 
 pub use media::Media;

@@ -11,6 +11,17 @@ pub enum Side {
     Server,
 }
 
+impl Side {
+    /// The side at the other end.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}
+
 /// How frames are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
@@ -18,6 +29,8 @@ pub enum Transport {
     Spdy,
     /// RFC 6455 frames.
     WebSocket,
+    /// Whatever else the `Upgrade` named; its bytes are [`Protocol::Opaque`].
+    Other,
 }
 
 /// What frames carry.
@@ -37,7 +50,8 @@ pub enum Protocol {
         /// As for [`Protocol::RemoteCommand`].
         base64: bool,
     },
-    /// Port-forward's SPDY frames inside binary WebSocket messages (`v2.portforward.k8s.io`).
+    /// Port-forward's SPDY frames inside binary WebSocket messages (`SPDY/3.1+portforward.k8s.io`, which
+    /// KEP-4006 calls `v2.portforward.k8s.io`).
     PortForwardTunnel,
     /// Bytes that nobody here understands, for example behind a proxy.
     Opaque,
@@ -111,7 +125,8 @@ pub struct Event<'a> {
 pub enum EventKind<'a> {
     /// A channel came to be (SPDY streams; numbered channels exist without a word).
     Opened(Channel),
-    /// Bytes of a channel, as they came: pieces, not messages.
+    /// Bytes of a channel, as they came: pieces, not messages, and none empty. What is decoded further (sizes,
+    /// the status) comes as data, too.
     Data {
         /// Which channel.
         channel: Channel,
@@ -141,6 +156,14 @@ pub enum EventKind<'a> {
         /// Its code: RFC 6455 §7.4, or SPDY's.
         code: u32,
     },
+    /// The two ends may read what follows on this side in different ways; decoding goes on by the book.
+    /// Said once a side.
+    Doubtful {
+        /// Offset in this side's bytes of the frame that can be read in two ways.
+        offset: u64,
+        /// Why.
+        reason: &'static str,
+    },
     /// From here on this side's bytes are not understood; no further event of this side follows.
     Undecodable {
         /// Offset in this side's bytes of the frame that was not understood.
@@ -159,6 +182,9 @@ pub struct Payload<'a> {
     pub start: usize,
     /// RFC 6455 §5.3: the masking key, rotated so that its first byte belongs to the first of `wire`.
     pub mask: Option<[u8; 4]>,
+    /// Whether these are the first bytes of a frame (SPDY) or message (WebSocket); other pieces go on with
+    /// the one before on the same channel.
+    pub opens: bool,
 }
 
 impl<'a> Payload<'a> {

@@ -43,14 +43,6 @@ pub fn authorize(
         }
         draft.opened.acting_as = Some(Arc::new(acting));
     }
-    if upgraded {
-        return Err(Refused::new(
-            "authorize",
-            501,
-            "NotImplemented",
-            "this gateway does not carry upgraded connections (exec, attach, port-forward, cp) yet",
-        ));
-    }
     Ok(())
 }
 

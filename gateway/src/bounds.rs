@@ -8,8 +8,13 @@ pub const CONNECTIONS_MAX: usize = 16_384;
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for an HTTP/1.1 request head (slowloris). A slower client is dropped.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-/// Bytes of a request head. A larger one is answered 431 by hyper.
+/// Bytes of a request head without its target. A larger one is answered 431 by hyper.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a request target that `http::Uri` takes (65,534) with room for the rest of the line; longer
+/// ones are carried beside it.
+pub const SHORT_TARGET_BYTES_MAX: usize = 60 * 1024;
+/// Bytes of a request target at all: Go's bound for a head. A connection that begins with more is closed.
+pub const TARGET_BYTES_MAX: usize = 1024 * 1024;
 /// Headers in an HTTP/1.1 head. More are answered 431 by hyper.
 pub const HEADERS_MAX: usize = 128;
 /// Concurrent streams of one client connection; the protocol makes the client wait.
@@ -48,6 +53,21 @@ pub const UPSTREAM_PING_TIMEOUT: Duration = Duration::from_secs(15);
 pub const FORWARD_TRIES: usize = 4;
 /// Request bytes kept to send a request again that the API server said it did not process.
 pub const REPLAY_BYTES_MAX: usize = 256 * 1024;
+
+/// Upgraded connections at once. A request for a further one is answered 429.
+pub const UPGRADES_MAX: usize = 8_192;
+/// Upgraded connections of one session, so that one agent cannot take all places. Further ones get 429.
+pub const UPGRADES_PER_SESSION_MAX: usize = 512;
+/// Time for the API server to answer an upgrade: it waits for the kubelet, and that for the container.
+pub const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of an upgraded connection that are read, recorded and passed on at once.
+pub const UPGRADE_CHUNK_BYTES: usize = 64 * 1024;
+/// How long an upgraded connection may wait for a recorder that is behind its bound; then it is closed.
+pub const RECORDER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long one end of an upgraded connection may go on after the other has ended.
+pub const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a stream that is cut may take to come to the end of a frame and tell its client why.
+pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Sessions open at once. A request that would open another is answered 429.
 pub const SESSIONS_MAX: usize = 10_000;

@@ -64,6 +64,8 @@ pub struct Connection {
     plain_out: AtomicU64,
     exchanges: AtomicU64,
     sessions: Mutex<Vec<SessionId>>,
+    /// The target of the connection's first request, where that is too long for hyper.
+    long_target: Mutex<Option<String>>,
     /// The last look, taken before the socket was closed: exchanges may outlive it by a moment.
     last: OnceLock<SocketEvidence>,
 }
@@ -89,6 +91,17 @@ impl Connection {
         if sessions.len() < CONNECTION_SESSIONS_MAX && !sessions.contains(&session) {
             sessions.push(session);
         }
+    }
+
+    /// Notes the target that was taken out of the first request.
+    pub fn begins_with(&self, long_target: Option<String>) {
+        *self.long_target.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = long_target;
+    }
+
+    /// The target of the first request, once; none for all others.
+    #[must_use]
+    pub fn take_long_target(&self) -> Option<String> {
+        self.long_target.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
     }
 
     /// What was counted until now. Other streams of the connection may move meanwhile, so the counts are
@@ -199,6 +212,7 @@ impl WitnessedTcp {
             plain_out: AtomicU64::new(0),
             exchanges: AtomicU64::new(0),
             sessions: Mutex::new(Vec::new()),
+            long_target: Mutex::new(None),
             last: OnceLock::new(),
         });
         Self { stream, connection, witness: witness.clone(), recorder: recorder.clone(), on_close }
@@ -294,6 +308,11 @@ impl<S> Plaintext<S> {
     /// Wraps the decrypted side of `connection`.
     pub fn new(stream: S, connection: Arc<Connection>) -> Self {
         Self { stream, connection }
+    }
+
+    /// The decrypted side.
+    pub const fn stream(&self) -> &S {
+        &self.stream
     }
 }
 

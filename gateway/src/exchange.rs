@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Instant};
 
 use http::{Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use recorder_user::{
     model::{Command, ExchangeId, ExchangeOpened, Level, Record, RequestInfo, Timestamp, Timing},
@@ -23,6 +24,7 @@ use crate::{
     refuse::Refused,
     sessions::{Session, SessionUse},
     tap::micros,
+    upgrade::{self, Offer},
 };
 
 /// A request that passed the phases up to authorize.
@@ -39,6 +41,8 @@ pub struct Authorized {
     pub session: SessionUse,
     /// The task label.
     pub task: Option<String>,
+    /// The upgrade that the client asks for.
+    pub offer: Option<Offer>,
 }
 
 /// One request's way through the gateway.
@@ -62,7 +66,9 @@ pub async fn serve(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let mut draft = Draft::new(&client);
-    match authorized(&gateway, &request, &mut draft).await {
+    let upgraded = attribute::is_upgrade(request.headers());
+    let long_target = client.take_long_target();
+    let mut response = match authorized(&gateway, &request, long_target, &mut draft).await {
         Ok(authorized) => {
             client.carries(draft.opened.session);
             carry(gateway, client, request, draft, authorized).await
@@ -71,7 +77,11 @@ pub async fn serve(
             client.carries(draft.opened.session);
             refuse(&gateway, &client, draft, refused).await
         }
+    };
+    if upgraded {
+        upgrade::end_connection(&mut response);
     }
+    response
 }
 
 impl Draft {
@@ -92,20 +102,24 @@ impl Draft {
 async fn authorized(
     gateway: &Arc<Gateway>,
     request: &Request<Incoming>,
+    long_target: Option<String>,
     draft: &mut Draft,
 ) -> Result<Authorized, Refused> {
     // identify
     let since = Instant::now();
     let token = identify::bearer(request.headers()).map_err(refused_identity)?;
     let identity =
-        gateway.identifier.identify(token, Timestamp::now()).await.map_err(refused_identity)?;
+        gateway.identifier.identify(&token, Timestamp::now()).await.map_err(refused_identity)?;
     draft.timing.identify = micros(since.elapsed());
     draft.opened.principal = Some(Arc::clone(&identity.principal));
     draft.opened.token = Some(identity.token.clone());
 
     // attribute
-    let (path, query) = attribute::target(request.method(), request.uri(), request.version())
-        .map_err(|error| refused_path(&error))?;
+    let (path, query) = match &long_target {
+        Some(target) => attribute::long_target(request.method(), target),
+        None => attribute::target(request.method(), request.uri(), request.version()),
+    }
+    .map_err(|error| refused_path(&error))?;
     let route = attribute::route(path).map_err(|error| refused_path(&error))?;
     let cluster = gateway.cluster(route.cluster).ok_or_else(|| unknown_cluster(gateway, &route))?;
     let cluster = Arc::clone(cluster);
@@ -118,7 +132,9 @@ async fn authorized(
     draft.session = Some(Arc::clone(session.session()));
     draft.opened.head = Some(redact::request_head(
         request.method(),
-        request.uri().path_and_query().map_or(path, |target| target.as_str()),
+        long_target.as_deref().unwrap_or_else(|| {
+            request.uri().path_and_query().map_or(path, |target| target.as_str())
+        }),
         request.version(),
         request.headers(),
     ));
@@ -131,12 +147,31 @@ async fn authorized(
     let permitted = authorize::authorize(gateway, request, &info, route.task, draft);
     draft.timing.authorize = micros(since.elapsed());
     permitted?;
+    let offer = offer(request, &info, long_target.is_some())?;
     let target = match query {
         Some(query) => format!("{}?{query}", route.rest),
         None => route.rest.to_owned(),
     };
     let task = route.task.map(str::to_owned);
-    Ok(Authorized { identity, cluster, target, info: Arc::new(info), session, task })
+    Ok(Authorized { identity, cluster, target, info: Arc::new(info), session, task, offer })
+}
+
+/// The upgrade that the client asks for, if it does.
+fn offer(
+    request: &Request<Incoming>,
+    info: &RequestInfo,
+    long_target: bool,
+) -> Result<Option<Offer>, Refused> {
+    if attribute::is_upgrade(request.headers()) {
+        let has_body = !request.body().is_end_stream();
+        return Offer::read(info, request.version(), request.headers(), has_body).map(Some);
+    }
+    // Only a command line needs that much.
+    if long_target {
+        let message = "the request's path and query are longer than 60 KiB";
+        return Err(Refused::new("attribute", 414, "RequestURITooLong", message));
+    }
+    Ok(None)
 }
 
 async fn carry(

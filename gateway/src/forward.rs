@@ -18,12 +18,14 @@ use recorder_user::{
 use crate::{
     body::Body,
     bounds::FORWARD_TRIES,
+    connection::Connection,
     gateway::Gateway,
     headers::{self, Provenance},
     open::Opened,
     refuse::Refused,
     settle::Exchange,
     tap::{Cut, Live, Recording, RequestBody, RequestCut, ResponseTap, Returned, Shared, lock},
+    upgrade,
     upstream::{Class, Lease, SendError},
 };
 
@@ -32,7 +34,10 @@ const RETURN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Sends the request, and gives the response as its head arrives.
 pub async fn forward(gateway: &Arc<Gateway>, mut opened: Opened) -> Response<Body> {
-    let head = match head(gateway, &opened) {
+    if let Some(asking) = opened.upgrade.take() {
+        return upgrade::forward(gateway, opened, asking).await;
+    }
+    let head = match head(gateway, &opened, &opened.target) {
         Ok(head) => head,
         Err(refused) => return answer(opened.exchange, refused, false).await,
     };
@@ -54,7 +59,10 @@ pub async fn forward(gateway: &Arc<Gateway>, mut opened: Opened) -> Response<Bod
         sent = upstream.send(head.request(body), class).await;
     }
     match sent {
-        Ok((response, lease)) => respond(gateway, opened, response, lease).await,
+        Ok((response, lease)) => {
+            let connection = Arc::clone(lease.connection());
+            respond(gateway, opened, response, connection, Some(lease)).await
+        }
         Err(error) => {
             let sent = matches!(error, SendError::Lost(_));
             let refused = match lock(opened.exchange.shared()).request_cut {
@@ -68,14 +76,16 @@ pub async fn forward(gateway: &Arc<Gateway>, mut opened: Opened) -> Response<Bod
 }
 
 /// A request without its body, which may have to be sent more than once.
-struct Head {
+pub struct Head {
     method: Method,
     uri: Uri,
-    headers: HeaderMap,
+    /// Without hop-by-hop fields, with our credential and the principal's identity.
+    pub headers: HeaderMap,
 }
 
 impl Head {
-    fn request(&self, body: RequestBody) -> Request<RequestBody> {
+    /// The request with this body.
+    pub fn request<B>(&self, body: B) -> Request<B> {
         let mut request = Request::new(body);
         self.method.clone_into(request.method_mut());
         self.uri.clone_into(request.uri_mut());
@@ -85,9 +95,13 @@ impl Head {
     }
 }
 
-fn head(gateway: &Gateway, opened: &Opened) -> Result<Head, Refused> {
+/// The head for the API server, for `target` of it.
+///
+/// # Errors
+/// When target or identity cannot be written.
+pub fn head(gateway: &Gateway, opened: &Opened, target: &str) -> Result<Head, Refused> {
     let upstream = &opened.cluster.upstream;
-    let uri = upstream.uri(&opened.target).map_err(|error| {
+    let uri = upstream.uri(target).map_err(|error| {
         let why = format!("the path cannot be forwarded: {error}");
         Refused::new("forward", 500, "InternalError", why)
     })?;
@@ -118,7 +132,7 @@ async fn again(shared: &Mutex<Shared>, returned: &mut Option<Returned>) -> Optio
 }
 
 /// Settles an exchange that the gateway answers itself after all.
-async fn answer(mut exchange: Box<Exchange>, refused: Refused, sent: bool) -> Response<Body> {
+pub async fn answer(mut exchange: Box<Exchange>, refused: Refused, sent: bool) -> Response<Body> {
     exchange.answered_by_gateway(refused.status, sent);
     let ending = match refused.phase {
         "open" => Ending::RecorderFailed,
@@ -131,19 +145,21 @@ async fn answer(mut exchange: Box<Exchange>, refused: Refused, sent: bool) -> Re
     refused.response()
 }
 
-async fn respond(
+/// Gives the API server's answer through the tap.
+pub async fn respond(
     gateway: &Gateway,
     mut opened: Opened,
     response: Response<Incoming>,
-    lease: Lease,
+    connection: Arc<Connection>,
+    lease: Option<Lease>,
 ) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
     headers::strip_response(&mut parts.headers);
-    lease.connection().carries(Some(opened.exchange.session().id()));
+    connection.carries(Some(opened.exchange.session().id()));
     let head = redact::response_head(parts.status.as_u16(), &parts.headers);
     let plan = BodyPlan::response(&opened.info, &opened.head, &head, &opened.obligations);
     let content_type = head.header("content-type").map(str::to_owned);
-    opened.exchange.answered(lease, head);
+    opened.exchange.answered(connection, lease, head);
     let bodyless = body.is_end_stream()
         || opened.method == Method::HEAD
         || matches!(parts.status.as_u16(), 204 | 304);

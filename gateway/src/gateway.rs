@@ -9,7 +9,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     identify::Identifier, metrics::Metrics, policy::PolicyStore, refusals::Refusals,
-    sessions::Sessions, unrecorded::Unrecorded, upstream::Upstream,
+    sessions::Sessions, unrecorded::Unrecorded, upgrade::Upgrades, upstream::Upstream,
 };
 
 /// Called with the final account of each connection.
@@ -59,6 +59,8 @@ pub struct Gateway {
     pub witness: Witness,
     /// Open sessions.
     pub sessions: Arc<Sessions>,
+    /// Upgraded connections.
+    pub upgrades: Upgrades,
     /// Digests what is redacted.
     pub redact_key: Arc<RedactKey>,
     /// Counters.

@@ -23,6 +23,18 @@ const HOP_BY_HOP: [&str; 9] = [
 const OURS: [&str; 7] =
     ["authorization", "audit-id", "cookie", "expect", "forwarded", "x-forwarded-for", "x-real-ip"];
 
+/// Compressed frames could not be decoded from the record, and nothing of Kubernetes offers them.
+const EXTENSIONS: &str = "sec-websocket-extensions";
+
+/// The WebSocket subprotocol in which browsers send a bearer token (k8s.io/apiserver, `bearertoken`).
+pub const BEARER_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// Whether `text` begins with `prefix`, in any case.
+#[must_use]
+pub fn begins_with(text: &str, prefix: &str) -> bool {
+    text.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
+}
+
 /// A header name as a lax parser behind us might read it: `_` for `-`.
 fn normal(name: &HeaderName) -> String {
     name.as_str().replace('_', "-")
@@ -39,12 +51,31 @@ pub fn end_to_end(headers: &HeaderMap) -> HeaderMap {
             || OURS.contains(&normal.as_str())
             || normal.starts_with("impersonate-")
             || normal.starts_with("x-remote-")
-            || nominated.contains(&normal);
-        if !drop {
+            || nominated.contains(&normal)
+            || normal == EXTENSIONS;
+        if drop {
+            continue;
+        }
+        if normal == header::SEC_WEBSOCKET_PROTOCOL.as_str() {
+            if let Some(value) = without_token(value) {
+                kept.append(name.clone(), value);
+            }
+        } else {
             kept.append(name.clone(), value.clone());
         }
     }
     kept
+}
+
+/// The subprotocols without the one that carries a token; none when nothing is left.
+fn without_token(value: &HeaderValue) -> Option<HeaderValue> {
+    let text = value.to_str().ok()?;
+    let protocols: Vec<_> = text
+        .split(',')
+        .map(str::trim)
+        .filter(|protocol| !protocol.is_empty() && !begins_with(protocol, BEARER_PROTOCOL))
+        .collect();
+    HeaderValue::from_str(&protocols.join(", ")).ok().filter(|value| !value.is_empty())
 }
 
 /// Takes the hop-by-hop fields out of a response of the API server.
@@ -212,6 +243,24 @@ mod tests {
             session.to_string()
         );
         assert!(!headers.contains_key("connection"));
+    }
+
+    #[test]
+    fn a_token_among_subprotocols_does_not_pass() {
+        let hostile = map(&[
+            (
+                "sec-websocket-protocol",
+                "Base64URL.bearer.authorization.k8s.io.YWJj, v5.channel.k8s.io,v4.channel.k8s.io",
+            ),
+            ("sec-websocket-protocol", "base64url.bearer.authorization.k8s.io.YWJj"),
+            ("sec-websocket-extensions", "permessage-deflate"),
+            ("sec-websocket-key", "x"),
+        ]);
+        let headers = end_to_end(&hostile);
+        let protocols: Vec<_> = headers.get_all("sec-websocket-protocol").iter().collect();
+        assert_eq!(protocols, ["v5.channel.k8s.io, v4.channel.k8s.io"]);
+        assert!(!headers.contains_key("sec-websocket-extensions"));
+        assert!(headers.contains_key("sec-websocket-key"));
     }
 
     #[test]

@@ -31,4 +31,5 @@ pub mod sessions;
 pub mod settle;
 pub mod tap;
 pub mod unrecorded;
+pub mod upgrade;
 pub mod upstream;

@@ -75,7 +75,7 @@ impl Metrics {
             streams_open: gauge(
                 &registry,
                 "decklog_streams_open",
-                "Watches and followed logs that are open",
+                "Watches, followed logs and upgraded connections that are open",
             )?,
             sessions_open: gauge(&registry, "decklog_sessions_open", "Sessions that are open")?,
             connections_open: gauges(

@@ -22,6 +22,7 @@ use crate::{
     refuse::Refused,
     settle::{Exchange, Start},
     tap::{Recording, RequestTap, Shared, micros},
+    upgrade,
 };
 
 /// A request whose intent is on record (or will be before its last byte goes).
@@ -40,6 +41,8 @@ pub struct Opened {
     pub target: String,
     /// The client's headers.
     pub headers: HeaderMap,
+    /// The upgrade that it asks for.
+    pub upgrade: Option<upgrade::Asking>,
     /// The body; none where the request has none.
     pub tap: Option<Box<RequestTap>>,
     /// The request's head as recorded: redaction of the response looks at it.
@@ -65,14 +68,24 @@ pub struct Opened {
 pub async fn open(
     gateway: &Arc<Gateway>,
     client: &Arc<Connection>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     mut draft: Draft,
     authorized: Authorized,
 ) -> Result<Opened, Refused> {
+    let Authorized { identity, cluster, target, info, session, task, offer } = authorized;
+    let asking = match offer {
+        Some(offer) => Some(upgrade::Asking {
+            place: gateway.upgrades.place(session.streams())?,
+            client: hyper::upgrade::on(&mut request),
+            ports: draft.opened.stream.as_ref().map(|s| s.ports.clone()).unwrap_or_default(),
+            offer,
+        }),
+        None => None,
+    };
+    let upgraded = asking.is_some();
     let (parts, incoming) = request.into_parts();
-    let Authorized { identity, cluster, target, info, session, task } = authorized;
     let (id, received) = (draft.id, draft.received);
-    let need = if attribute::may_change(&info, false) { Need::Durable } else { Need::Written };
+    let need = if attribute::may_change(&info, upgraded) { Need::Durable } else { Need::Written };
     let verdict = draft.opened.verdict.as_ref();
     let obligations = verdict.map(|verdict| verdict.obligations.clone()).unwrap_or_default();
     let acting = draft.opened.acting_as.clone().unwrap_or_else(|| Arc::clone(&identity.principal));
@@ -83,7 +96,8 @@ pub async fn open(
     let observer = Observer::new(&info, &head);
 
     let has_body = !incoming.is_end_stream();
-    let recording = if has_body {
+    // What an upgraded connection carries comes after the head, like a body.
+    let recording = if has_body || upgraded {
         let plan = BodyPlan::request(&info, &head, &obligations);
         Recording::new(id, Direction::Request, received, plan, &gateway.redact_key)
     } else {
@@ -98,6 +112,8 @@ pub async fn open(
         // Written before the first byte goes, so that what the API server sees of a request that is cut
         // off half-way has a record; the body's last byte waits until all of it is as durable as it must.
         gateway.recorder.append(intent, Need::Written).await
+    } else if upgraded {
+        gateway.recorder.append(intent, need).await
     } else {
         let at_us = micros(received.elapsed());
         let body = {
@@ -125,7 +141,7 @@ pub async fn open(
         let (shared, recorder) = (Arc::clone(&shared), gateway.recorder.clone());
         Box::new(RequestTap::new(incoming, id, received, shared, recorder, epoch, need))
     });
-    let live = attribute::is_long_running(&info, parts.uri.query());
+    let live = upgraded || attribute::is_long_running(&info, parts.uri.query());
     let exchange = Exchange::start(Start {
         gateway: Arc::clone(gateway),
         id,
@@ -136,6 +152,7 @@ pub async fn open(
         received,
         timing: draft.timing,
         live,
+        upgraded,
         epoch,
         recorded,
     });
@@ -147,6 +164,7 @@ pub async fn open(
         method: parts.method,
         target,
         headers: parts.headers,
+        upgrade: asking,
         tap,
         head,
         obligations,

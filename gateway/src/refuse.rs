@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use recorder_user::model::Refusal;
+use recorder_user::model::{Ending, Refusal};
 
 use crate::body::Body;
 
@@ -67,11 +67,8 @@ impl Refused {
     /// The response.
     #[must_use]
     pub fn response(&self) -> Response<Body> {
-        let document = serde_json::json!({
-            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.status,
-        });
-        let mut response = Response::new(Body::full(Bytes::from(document.to_string())));
+        let document = status_json(self.status, self.reason, &self.message);
+        let mut response = Response::new(Body::full(Bytes::from(document)));
         *response.status_mut() =
             StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
@@ -86,5 +83,38 @@ impl Refused {
             _ => {}
         }
         response
+    }
+}
+
+/// A failure in the form that Kubernetes clients read (k8s.io/apimachinery `metav1.Status`).
+#[must_use]
+pub fn status_json(code: u16, reason: &str, message: &str) -> String {
+    serde_json::json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": message, "reason": reason, "code": code,
+    })
+    .to_string()
+}
+
+/// Code, reason and message for the client of a live stream that the gateway ends.
+#[must_use]
+pub const fn cut(ending: Ending) -> (u16, &'static str, &'static str) {
+    match ending {
+        Ending::TokenExpired => (401, "Unauthorized", "the token expired: log in again"),
+        Ending::TokenRevoked => (401, "Unauthorized", "the token is trusted no more: log in again"),
+        Ending::GrantEnded => (403, "Forbidden", "policy does not permit this stream any more"),
+        Ending::Killed => (403, "Forbidden", "an operator of the gateway ended this session"),
+        Ending::LimitReached => {
+            (403, "Forbidden", "the stream was idle or lasted longer than the gateway allows")
+        }
+        Ending::RecorderFailed => {
+            (503, "ServiceUnavailable", "the recorder cannot write, so nothing more is carried")
+        }
+        Ending::UpstreamLost => {
+            (503, "ServiceUnavailable", "the API server left before the stream's end")
+        }
+        Ending::GatewayStopped | Ending::ClientLost | Ending::Finished => {
+            (503, "ServiceUnavailable", "the gateway is stopping: connect again")
+        }
     }
 }

@@ -27,6 +27,7 @@ use crate::{
     refusals::Refusals,
     sessions::Sessions,
     unrecorded::Unrecorded,
+    upgrade::Upgrades,
     upstream::Upstream,
 };
 
@@ -159,6 +160,7 @@ async fn start(
         recorder: recorder.clone(),
         witness,
         sessions,
+        upgrades: Upgrades::new(config.sessions.streams),
         redact_key,
         metrics,
         refusals: Refusals::default(),

@@ -16,10 +16,11 @@ use recorder_user::{
     },
     store::{AppendError, Recorder, SessionView},
 };
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    bounds::{SESSIONS_MAX, SESSIONS_PER_PRINCIPAL_MAX},
+    bounds::{SESSIONS_MAX, SESSIONS_PER_PRINCIPAL_MAX, UPGRADES_PER_SESSION_MAX},
     refuse::Refused,
 };
 
@@ -35,6 +36,8 @@ pub struct Session {
     /// The store's failures when the session was last put on record; none before. What was only queued
     /// may be lost with a failure, so after one it is put on record again.
     announced: Mutex<Option<u64>>,
+    /// Places for upgraded connections.
+    streams: Arc<Semaphore>,
 }
 
 impl Session {
@@ -42,6 +45,12 @@ impl Session {
     #[must_use]
     pub const fn id(&self) -> SessionId {
         self.id
+    }
+
+    /// Places for its upgraded connections.
+    #[must_use]
+    pub const fn streams(&self) -> &Arc<Semaphore> {
+        &self.streams
     }
 
     /// What groups its exchanges.
@@ -118,6 +127,7 @@ impl Sessions {
                 opened: view.started,
                 incomplete: Mutex::new(view.reason),
                 announced: Mutex::new(Some(recorder.epoch())),
+                streams: Arc::new(Semaphore::new(UPGRADES_PER_SESSION_MAX)),
             };
             (session.key.clone(), Arc::new(session))
         });
@@ -174,6 +184,7 @@ impl Sessions {
             opened: time,
             incomplete: Mutex::new(None),
             announced: Mutex::new(None),
+            streams: Arc::new(Semaphore::new(UPGRADES_PER_SESSION_MAX)),
         });
         open.insert(key, Arc::clone(&session));
         tracing::info!(session = %session.id, username = principal.username, cluster, task, "session opened");

@@ -8,7 +8,7 @@ use std::{
 use recorder_user::{
     model::{
         BodyFacts, Effect, Ending, ExchangeId, ExchangeSettled, IncompleteReason, Record,
-        RequestInfo, ResponseHead, ResponseStarted, Timestamp, Timing,
+        RequestInfo, ResponseHead, ResponseStarted, StreamFacts, Timestamp, Timing,
     },
     store::{Ack, Need},
     witness,
@@ -43,13 +43,17 @@ pub struct Exchange {
     session: SessionUse,
     info: Arc<RequestInfo>,
     client: Arc<Connection>,
-    upstream: Option<Lease>,
+    upstream: Option<Arc<Connection>>,
+    /// The place on a connection that others use too.
+    lease: Option<Lease>,
     shared: Arc<Mutex<Shared>>,
     received: Instant,
     forwarded: Option<Instant>,
     timing: Timing,
     status: u16,
     audit_id: Option<String>,
+    stream: Option<StreamFacts>,
+    upgraded: bool,
     live: bool,
     recorded: bool,
     /// Records that wait for company: one wake-up of the writer serves them all.
@@ -78,8 +82,10 @@ pub struct Start {
     pub received: Instant,
     /// Timings of the phases before.
     pub timing: Timing,
-    /// Whether it is a watch or a followed log.
+    /// Whether it is a watch, a followed log or an upgraded connection.
     pub live: bool,
+    /// Whether it asks for an upgrade.
+    pub upgraded: bool,
     /// The store's failures before the intent was recorded.
     pub epoch: u64,
     /// False for a read that policy lets pass although the store does not work.
@@ -98,12 +104,15 @@ impl Exchange {
             info: start.info,
             client: start.client,
             upstream: None,
+            lease: None,
             shared: start.shared,
             received: start.received,
             forwarded: None,
             timing: start.timing,
             status: 0,
             audit_id: None,
+            stream: None,
+            upgraded: start.upgraded,
             live: start.live,
             recorded: start.recorded,
             pending: Vec::new(),
@@ -162,9 +171,16 @@ impl Exchange {
         }
     }
 
-    /// The response head arrived over `lease`.
-    pub fn answered(&mut self, lease: Lease, head: ResponseHead) {
-        self.upstream = Some(lease);
+    /// The response head arrived over `connection`; `lease` is the exchange's place on it where it is
+    /// shared.
+    pub fn answered(
+        &mut self,
+        connection: Arc<Connection>,
+        lease: Option<Lease>,
+        head: ResponseHead,
+    ) {
+        self.upstream = Some(connection);
+        self.lease = lease;
         self.progress = Progress::Answered;
         self.status = head.status;
         self.audit_id = head.header("audit-id").map(str::to_owned);
@@ -172,6 +188,11 @@ impl Exchange {
         let at_us = micros(self.received.elapsed());
         let started = ResponseStarted { exchange: self.id, at_us, head };
         self.pending.push(Record::ResponseStarted(started));
+    }
+
+    /// What was seen of an upgraded connection.
+    pub fn carried(&mut self, facts: StreamFacts) {
+        self.stream = Some(facts);
     }
 
     /// Queues the outcome, and tells when it is written.
@@ -223,7 +244,7 @@ impl Exchange {
         };
         objects.truncate(OBJECTS_MAX);
         let client = self.client.evidence();
-        let upstream = self.upstream.as_ref().map(|lease| lease.connection().evidence());
+        let upstream = self.upstream.as_ref().map(|connection| connection.evidence());
         let account = witness::account_exchange(
             Some(&client),
             upstream.as_ref(),
@@ -244,7 +265,7 @@ impl Exchange {
             response,
             timing_us: self.timing,
             account,
-            stream: None,
+            stream: self.stream.take(),
             unrecorded: !self.recorded,
         }
     }
@@ -291,6 +312,8 @@ impl Drop for Exchange {
         if !self.settled {
             let recorder_cut = lock(&self.shared).request_cut == Some(RequestCut::Recorder);
             let ending = match self.progress {
+                // A stream that was carried is settled by its task, unless that came to grief.
+                Progress::Answered if self.upgraded => Ending::GatewayStopped,
                 // Only the client can end a watch or a followed log: that is no loss.
                 Progress::Answered if self.live => Ending::Finished,
                 _ if recorder_cut => Ending::RecorderFailed,

@@ -19,12 +19,13 @@ pub use tls::{Certificate, LoadCertificateError};
 use crate::{
     bounds::{
         CLIENT_CONNECTION_WINDOW, CLIENT_STREAM_WINDOW, CLIENT_STREAMS_MAX, CONNECTIONS_MAX,
-        HANDSHAKE_TIMEOUT, HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX,
+        HANDSHAKE_TIMEOUT, HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX, SHORT_TARGET_BYTES_MAX,
     },
     connection::{Connection, Plaintext, WitnessedTcp},
     exchange,
     gateway::{Gateway, Wiring},
     runtime::Tasks,
+    upgrade::long_target::{self, Prefixed},
 };
 
 /// Accepts clients on `listener` until the gateway stops.
@@ -87,23 +88,33 @@ async fn connection(
         Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),
     };
     let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-    let io = TokioIo::new(Plaintext::new(tls, Arc::clone(&connection)));
+    let plaintext = Plaintext::new(tls, Arc::clone(&connection));
     let result = if http2 {
-        serve_http2(&gateway, connection, io).await
+        serve_http2(&gateway, connection, TokioIo::new(plaintext)).await
     } else {
-        serve_http1(&gateway, connection, io).await
+        match tokio::time::timeout(HEAD_TIMEOUT, long_target::take(plaintext)).await {
+            Ok(Ok((stream, target))) => {
+                connection.begins_with(target);
+                serve_http1(&gateway, connection, TokioIo::new(stream)).await
+            }
+            Ok(Err(error)) => return tracing::debug!(%peer, %error, "no request line"),
+            Err(_) => return tracing::debug!(%peer, "the request line took too long"),
+        }
     };
     if let Err(error) = result {
         tracing::debug!(%peer, %error, "client connection ended");
     }
 }
 
-type Io = TokioIo<Plaintext<tokio_rustls::server::TlsStream<WitnessedTcp>>>;
+type Tls = Plaintext<tokio_rustls::server::TlsStream<WitnessedTcp>>;
+
+/// A client's connection over HTTP/1.1, which an upgrade may take over.
+pub type ClientIo = TokioIo<Prefixed<Tls>>;
 
 async fn serve_http2(
     gateway: &Arc<Gateway>,
     connection: Arc<Connection>,
-    io: Io,
+    io: TokioIo<Tls>,
 ) -> Result<(), hyper::Error> {
     let serving = hyper::server::conn::http2::Builder::new(Tasks(gateway.tasks.clone()))
         .timer(TokioTimer::new())
@@ -126,14 +137,15 @@ async fn serve_http2(
 async fn serve_http1(
     gateway: &Arc<Gateway>,
     connection: Arc<Connection>,
-    io: Io,
+    io: ClientIo,
 ) -> Result<(), hyper::Error> {
     let serving = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_BYTES_MAX)
+        .max_buf_size(HEAD_BYTES_MAX + SHORT_TARGET_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(io, service(Arc::clone(gateway), connection));
+        .serve_connection(io, service(Arc::clone(gateway), connection))
+        .with_upgrades();
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         // cancel-safe: the connection is polled on below.

@@ -17,7 +17,7 @@ use thiserror::Error;
 pub use self::{
     info::request_info,
     query::Query,
-    route::{Route, TASK_BYTES_MAX, is_task, route, target},
+    route::{Route, TASK_BYTES_MAX, is_task, long_target, route, target},
     stream::{effective_verb, is_long_running, is_upgrade, may_change},
 };
 

@@ -51,6 +51,28 @@ pub fn target<'a>(
     Ok((uri.path(), uri.query()))
 }
 
+/// The raw path and query of a target that is too long for `http::Uri`.
+///
+/// # Errors
+/// As [`target`]; also when it holds what `http::Uri` would not take.
+pub fn long_target<'a>(
+    method: &Method,
+    target: &'a str,
+) -> Result<(&'a str, Option<&'a str>), AttributeError> {
+    if method == Method::CONNECT {
+        return Err(AttributeError::Connect);
+    }
+    if !is_long_target(target) {
+        return Err(AttributeError::NotAPath);
+    }
+    Ok(target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query))))
+}
+
+/// Whether a text is a path and query as `http::Uri` would take it: visible ASCII, no fragment.
+fn is_long_target(target: &str) -> bool {
+    target.starts_with('/') && target.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
+}
+
 /// Whether a text may be a task: 1 to 63 of `[A-Za-z0-9._-]`, and not a dot segment.
 #[must_use]
 pub fn is_task(text: &str) -> bool {
@@ -126,5 +148,13 @@ mod tests {
         assert_eq!(parse(&Method::OPTIONS, "*", h1), Err(AttributeError::NotAPath));
         assert_eq!(parse(&Method::CONNECT, "host:443", h1), Err(AttributeError::Connect));
         assert_eq!(parse(&Method::CONNECT, "https://h/api", h2), Err(AttributeError::Connect));
+    }
+
+    #[test]
+    fn long_targets_are_visible_ascii() {
+        assert!(is_long_target("/a?b=%00&c=/"));
+        for bad in ["", "a", "/a b", "/a\tb", "/\u{e4}", "/a#b", "http://h/", "/a\u{7f}"] {
+            assert!(!is_long_target(bad), "{bad:?}");
+        }
     }
 }

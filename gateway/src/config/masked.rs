@@ -30,8 +30,14 @@ pub(super) fn text(config: &Config) -> String {
         },
         "policy": {"access": config.policy.access.display().to_string()},
         "witness": {"mode": config.witness.as_str()},
-        "sessions": {"idle": units::duration_text(config.sessions.idle)},
+        "sessions": {
+            "idle": units::duration_text(config.sessions.idle),
+            "streamIdle": units::duration_text(config.sessions.streams.idle),
+        },
     });
+    if let Some(longest) = config.sessions.streams.longest {
+        sections["sessions"]["streamLongest"] = json!(units::duration_text(longest));
+    }
     if let Some(health) = &config.health {
         sections["health"] = json!({"listen": health.listen.to_string()});
     }

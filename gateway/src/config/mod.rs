@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+use crate::upgrade::Limits;
+
 mod authentication;
 mod certificates;
 mod claims;
@@ -132,6 +134,8 @@ impl WitnessMode {
 pub struct Sessions {
     /// A session without requests and streams for this long has ended.
     pub idle: Duration,
+    /// How long an exec, attach or port-forward may be silent, and may last.
+    pub streams: Limits,
 }
 
 impl Config {

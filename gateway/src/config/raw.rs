@@ -42,9 +42,11 @@ pub(super) struct Witness {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Sessions {
     pub(super) idle: Option<String>,
+    pub(super) stream_idle: Option<String>,
+    pub(super) stream_longest: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use serde_json::{Map, Value};
 
+use crate::upgrade::Limits;
+
 use super::{
     Config, Health, LoadConfigError, PolicyDirectories, ServerTls, Sessions, Store, WitnessMode,
     authentication,
@@ -172,9 +174,22 @@ fn witness(given: Option<Value>, problems: &mut Problems) -> WitnessMode {
 
 fn sessions(given: Option<Value>, problems: &mut Problems) -> Sessions {
     let raw = given.and_then(|value| problems.shape::<raw::Sessions>("sessions", value));
+    let (idle, stream_idle, stream_longest) =
+        raw.map_or((None, None, None), |raw| (raw.idle, raw.stream_idle, raw.stream_longest));
     // Long enough for an agent that thinks, short enough that a session is one piece of work.
     let default = Duration::from_secs(15 * 60);
-    let bounds = Duration::from_secs(10)..=Duration::from_secs(24 * 3600);
-    let given = raw.and_then(|raw| raw.idle);
-    Sessions { idle: units::duration_key("sessions.idle", given, default, bounds, problems) }
+    let bounds = Duration::from_secs(10)..=DAY;
+    let idle = units::duration_key("sessions.idle", idle, default, bounds, problems);
+    let bounds = Duration::from_secs(1)..=30 * DAY;
+    // The kubelet's own default (streamingConnectionIdleTimeout).
+    let default = Duration::from_secs(4 * 3600);
+    let key = "sessions.streamIdle";
+    let stream_idle = units::duration_key(key, stream_idle, default, bounds.clone(), problems);
+    // As long as a token lasts, unless the operator wants it shorter.
+    let key = "sessions.streamLongest";
+    let longest =
+        stream_longest.map(|given| units::duration_key(key, Some(given), DAY, bounds, problems));
+    Sessions { idle, streams: Limits { idle: stream_idle, longest } }
 }
+
+const DAY: Duration = Duration::from_secs(24 * 3600);

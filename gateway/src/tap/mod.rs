@@ -8,5 +8,5 @@ mod response;
 
 pub use cut::Cut;
 pub use recording::{Recording, RequestCut, Shared, lock, micros};
-pub use request::{RequestBody, RequestTap, Returned};
+pub use request::{Append, RequestBody, RequestTap, Returned, queue};
 pub use response::{Live, ResponseTap};

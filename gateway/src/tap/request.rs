@@ -22,7 +22,8 @@ use tokio::sync::oneshot;
 use super::{RequestCut, Shared, lock, micros};
 use crate::body::BodyError;
 
-type Append = Pin<Box<dyn Future<Output = Result<(), AppendError>> + Send>>;
+/// Waits until the recorder has taken records.
+pub type Append = Pin<Box<dyn Future<Output = Result<(), AppendError>> + Send>>;
 
 /// A body that goes to the API server.
 pub enum RequestBody {
@@ -207,7 +208,7 @@ impl RequestTap {
 }
 
 /// Queues without waiting where there is room; else gives the future that waits.
-pub(super) fn queue(recorder: &Recorder, records: Vec<Record>) -> Option<Append> {
+pub fn queue(recorder: &Recorder, records: Vec<Record>) -> Option<Append> {
     if records.is_empty() {
         return None;
     }

@@ -12,14 +12,12 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use recorder_user::{
     model::Ending,
-    store::{Ack, AppendError, Recorder},
+    store::{Ack, Recorder},
     wire,
 };
 
-use super::{Cut, lock, request::queue};
-use crate::{body::BodyError, settle::Exchange};
-
-type Append = Pin<Box<dyn Future<Output = Result<(), AppendError>> + Send>>;
+use super::{Append, Cut, lock, queue};
+use crate::{body::BodyError, refuse, settle::Exchange};
 
 /// The API server's body, and the exchange that it ends.
 pub struct ResponseTap {
@@ -134,12 +132,7 @@ impl ResponseTap {
     /// Ends a live stream in the middle, with a last event where the client can read one.
     fn cut(&mut self, ending: Ending) {
         let event = self.live.take().filter(|live| live.at_boundary()).map(|live| {
-            let (code, reason, message) = match ending {
-                Ending::TokenExpired => {
-                    (401, "Unauthorized", "the token expired: log in again and go on watching")
-                }
-                _ => (503, "ServiceUnavailable", "the gateway is stopping: connect again"),
-            };
+            let (code, reason, message) = refuse::cut(ending);
             wire::status::error_event(live.content_type.as_deref(), code, reason, message)
         });
         self.settle(ending, event);

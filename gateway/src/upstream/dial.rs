@@ -3,6 +3,8 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
+use bytes::Bytes;
+use http_body_util::Empty;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use recorder_user::{
     store::Recorder,
@@ -22,9 +24,17 @@ use crate::{
     connection::{Connection, Plaintext, WitnessedTcp},
     gateway::{OnClose, OnOpen, Wiring},
     runtime::Tasks,
+    upgrade::long_target::Retargeted,
 };
 
-type Io = TokioIo<Plaintext<TlsStream<WitnessedTcp>>>;
+type Tls = Plaintext<TlsStream<WitnessedTcp>>;
+type Io = TokioIo<Tls>;
+
+/// A connection that an upgrade may take over.
+pub type UpgradeIo = TokioIo<Retargeted<Tls>>;
+
+/// The sending half of a connection that carries one request, without a body.
+pub(super) type Once = hyper::client::conn::http1::SendRequest<Empty<Bytes>>;
 
 /// Where and how to connect.
 pub(super) struct Dialer {
@@ -32,6 +42,8 @@ pub(super) struct Dialer {
     host: String,
     port: u16,
     tls: TlsConnector,
+    /// Offers HTTP/1.1 only: HTTP/2 has no upgrades.
+    tls_http1: TlsConnector,
     witness: Witness,
     recorder: Recorder,
     on_close: OnClose,
@@ -50,6 +62,7 @@ impl Dialer {
             host: access.server.host.clone(),
             port: access.server.port,
             tls: TlsConnector::from(Arc::new(access.tls(&["h2", "http/1.1"]))),
+            tls_http1: TlsConnector::from(Arc::new(access.tls(&["http/1.1"]))),
             witness: wiring.witness.clone(),
             recorder: wiring.recorder.clone(),
             on_close: Arc::clone(&wiring.on_close),
@@ -60,13 +73,44 @@ impl Dialer {
 
     /// A new connection, ready for requests.
     pub(super) async fn dial(&self, shape: Shape) -> Result<(Protocol, Arc<Connection>), String> {
-        match tokio::time::timeout(UPSTREAM_CONNECT_TIMEOUT, self.connect(shape)).await {
-            Ok(result) => result.map_err(|error| format!("{error:#}")),
-            Err(_) => Err(format!("no connection within {UPSTREAM_CONNECT_TIMEOUT:?}")),
-        }
+        bounded(self.connect(shape)).await
+    }
+
+    /// A connection of its own for one request that may be upgraded; `long_target` goes in the place
+    /// of its target.
+    pub(super) async fn dial_once(
+        &self,
+        long_target: Option<String>,
+    ) -> Result<(Once, Arc<Connection>), String> {
+        bounded(self.connect_once(long_target)).await
+    }
+
+    async fn connect_once(
+        &self,
+        long_target: Option<String>,
+    ) -> anyhow::Result<(Once, Arc<Connection>)> {
+        let (tls, connection) = self.secure(&self.tls_http1).await?;
+        let io: UpgradeIo = TokioIo::new(Retargeted::new(tls, long_target));
+        let (send, serving) =
+            hyper::client::conn::http1::handshake(io).await.context("HTTP/1.1 handshake")?;
+        self.tasks.spawn(async move {
+            if let Err(error) = serving.with_upgrades().await {
+                tracing::debug!(%error, "upstream connection ended");
+            }
+        });
+        Ok((send, connection))
     }
 
     async fn connect(&self, shape: Shape) -> anyhow::Result<(Protocol, Arc<Connection>)> {
+        let (tls, connection) = self.secure(&self.tls).await?;
+        let http2 = tls.stream().get_ref().1.alpn_protocol() == Some(b"h2");
+        let io = TokioIo::new(tls);
+        let protocol = if http2 { self.http2(io, shape).await? } else { self.http1(io).await? };
+        Ok((protocol, connection))
+    }
+
+    /// TCP, under witness before its first byte, and TLS.
+    async fn secure(&self, connector: &TlsConnector) -> anyhow::Result<(Tls, Arc<Connection>)> {
         let stream = TcpStream::connect((self.host.as_str(), self.port))
             .await
             .with_context(|| format!("connect to {}:{}", self.host, self.port))?;
@@ -82,11 +126,8 @@ impl Dialer {
         );
         let connection = tcp.connection();
         (self.on_open)("upstream");
-        let tls = self.tls.connect(self.name.clone(), tcp).await.context("TLS handshake")?;
-        let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-        let io = TokioIo::new(Plaintext::new(tls, Arc::clone(&connection)));
-        let protocol = if http2 { self.http2(io, shape).await? } else { self.http1(io).await? };
-        Ok((protocol, connection))
+        let tls = connector.connect(self.name.clone(), tcp).await.context("TLS handshake")?;
+        Ok((Plaintext::new(tls, Arc::clone(&connection)), connection))
     }
 
     async fn http2(&self, io: Io, shape: Shape) -> anyhow::Result<Protocol> {
@@ -121,5 +162,12 @@ impl Dialer {
             }
         });
         Ok(Protocol::Http1(Some(send)))
+    }
+}
+
+async fn bounded<T>(dialing: impl Future<Output = anyhow::Result<T>>) -> Result<T, String> {
+    match tokio::time::timeout(UPSTREAM_CONNECT_TIMEOUT, dialing).await {
+        Ok(result) => result.map_err(|error| format!("{error:#}")),
+        Err(_) => Err(format!("no connection within {UPSTREAM_CONNECT_TIMEOUT:?}")),
     }
 }

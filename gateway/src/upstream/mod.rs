@@ -6,13 +6,18 @@ mod pool;
 
 use std::{fmt, sync::Arc};
 
+use bytes::Bytes;
+pub use dial::UpgradeIo;
 use http::{HeaderValue, Request, Response, Uri, uri};
+use http_body_util::Empty;
 use hyper::body::Incoming;
 pub use pool::Lease;
 use pool::{Pool, Sent};
 
 use crate::{
+    bounds::UPGRADE_TIMEOUT,
     config,
+    connection::Connection,
     gateway::Wiring,
     tap::RequestBody,
     upstream::{dial::Dialer, pool::Shape},
@@ -52,6 +57,7 @@ pub struct Upstream {
     /// Prefix of the server's own URL, without a trailing slash.
     base: String,
     credential: Option<config::TokenSource>,
+    dialer: Arc<Dialer>,
     ordinary: Pool,
     long_running: Pool,
 }
@@ -72,7 +78,8 @@ impl Upstream {
             base,
             credential: access.token,
             ordinary: Pool::new(Arc::clone(&dialer), Shape::ordinary()),
-            long_running: Pool::new(dialer, Shape::watch()),
+            long_running: Pool::new(Arc::clone(&dialer), Shape::watch()),
+            dialer,
         })
     }
 
@@ -90,8 +97,14 @@ impl Upstream {
         Uri::builder()
             .scheme(self.scheme.clone())
             .authority(self.authority.clone())
-            .path_and_query(format!("{}{path_and_query}", self.base))
+            .path_and_query(self.path(path_and_query))
             .build()
+    }
+
+    /// A path and query of this API server, behind the prefix of its URL.
+    #[must_use]
+    pub fn path(&self, path_and_query: &str) -> String {
+        format!("{}{path_and_query}", self.base)
     }
 
     /// Sends `request` and waits for the response's head. A request that was never sent goes over
@@ -115,6 +128,28 @@ impl Upstream {
             }
         }
         Err(SendError::Unreachable("every connection closed before the request was sent".into()))
+    }
+
+    /// Sends a request that asks for an upgrade over a connection of its own, and waits for the
+    /// response's head. It is sent at most once. `long_target`, if there is one, goes in the place of
+    /// the URI's path and query, which must be
+    /// [`crate::upgrade::long_target::STAND_IN`].
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub async fn upgrade(
+        &self,
+        request: Request<Empty<Bytes>>,
+        long_target: Option<String>,
+    ) -> Result<(Response<Incoming>, Arc<Connection>), SendError> {
+        let dialed = self.dialer.dial_once(long_target).await;
+        let (mut send, connection) = dialed.map_err(SendError::Unreachable)?;
+        let sending = send.send_request(pool::origin_form(request));
+        match tokio::time::timeout(UPGRADE_TIMEOUT, sending).await {
+            Ok(Ok(response)) => Ok((response, connection)),
+            Ok(Err(error)) => Err(SendError::Lost(pool::chain(&error))),
+            Err(_) => Err(SendError::Lost(format!("no answer within {UPGRADE_TIMEOUT:?}"))),
+        }
     }
 
     /// Lets go of all connections; each ends with its last stream.

@@ -225,7 +225,7 @@ impl Pool {
 }
 
 /// HTTP/1.1 wants the authority in `Host` and only the path in the request line.
-fn origin_form(mut request: Request<RequestBody>) -> Request<RequestBody> {
+pub(super) fn origin_form<B>(mut request: Request<B>) -> Request<B> {
     let uri = request.uri();
     let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
     if let Some(host) = uri.authority().and_then(|host| host.as_str().parse().ok()) {
@@ -265,7 +265,7 @@ fn not_processed(error: &hyper::Error) -> bool {
     false
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

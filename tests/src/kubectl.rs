@@ -49,6 +49,12 @@ impl Kubectl {
         format!("1.{}", self.minor)
     }
 
+    /// Its minor version.
+    #[must_use]
+    pub fn minor(&self) -> u32 {
+        self.minor
+    }
+
     /// Where it is.
     #[must_use]
     pub fn binary(&self) -> &Path {
@@ -81,7 +87,7 @@ impl Kubectl {
 
 impl Versions {
     /// The pinned kubectl and what the machine has besides: `kubectl`, `kubectl.1.NN` and `kubectl-1.NN`
-    /// on PATH, and every file in `DECKLOG_KUBECTL_DIR`.
+    /// on PATH, and every file in `DECKLOG_KUBECTL_DIR` and where Debian's google-cloud-cli keeps them.
     ///
     /// # Errors
     /// When the pinned one cannot be built or run.
@@ -119,11 +125,13 @@ pub fn succeeded(output: Output) -> Result<Output> {
 
 fn candidates() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path)
+    let packaged = PathBuf::from(CLOUD_SDK);
+    let named = std::env::split_paths(&path)
+        .chain([packaged])
         .flat_map(files)
         .filter(|file| name(file).is_some_and(|name| is_kubectl_name(&name)));
     let own = std::env::var_os("DECKLOG_KUBECTL_DIR").map(PathBuf::from);
-    own.into_iter().flat_map(files).chain(on_path).collect()
+    own.into_iter().flat_map(files).chain(named).collect()
 }
 
 fn files(directory: PathBuf) -> Vec<PathBuf> {
@@ -145,8 +153,10 @@ fn is_kubectl_name(name: &str) -> bool {
         || (version.starts_with("1.") && version[2..].chars().all(|c| c.is_ascii_digit()))
 }
 
-/// Versions in use beside the pinned one: the three before it, and the last whose exec speaks SPDY first.
-const WANTED_MINORS: [u32; 4] = [35, 34, 33, 29];
+/// Where Debian's google-cloud-cli keeps a kubectl of each minor version.
+const CLOUD_SDK: &str = "/usr/lib/google-cloud-sdk/bin";
+/// Versions that take part where the machine has them: up to 1.30 exec speaks SPDY first, then WebSocket.
+const WANTED_MINORS: [u32; 9] = [35, 34, 33, 32, 31, 30, 29, 28, 27];
 const VERSION_LIMIT: Duration = Duration::from_secs(20);
 const RUN_LIMIT: Duration = Duration::from_secs(60);
 

@@ -20,6 +20,8 @@ pub mod port;
 pub mod process;
 pub mod prometheus;
 pub mod recorder;
+pub mod terminal;
 pub mod theft;
 pub mod tools;
 pub mod wait;
+pub mod websocket;

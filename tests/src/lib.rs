@@ -1,9 +1,10 @@
-//! The rig: a real control plane, a real OIDC issuer, the real gateway and the real kubectl, on loopback.
+//! The rig: a real control plane and node, a real OIDC issuer, the real gateway and the real kubectl, on
+//! loopback or in a network namespace of this process's own ([`network`]).
 //!
 //! Scenarios, demo and benchmark share it. It builds what it starts from pinned sources into one cache
 //! ([`cache`]), reserves its ports so that parallel runs do not meet ([`port`]), and everything that it
 //! starts dies with the value that owns it, or with this process, however that ends ([`process`]).
-//! It must never listen anywhere but on loopback, and never touch the user's own kubeconfig.
+//! It must never listen anywhere else, and never touch the user's own kubeconfig.
 
 #![warn(missing_docs)]
 
@@ -14,6 +15,8 @@ pub mod envoy;
 pub mod gateway;
 pub mod issuer;
 pub mod kubectl;
+pub mod network;
+pub mod node;
 pub mod pki;
 pub mod policy;
 pub mod port;

@@ -1,5 +1,6 @@
 //! Certificates of the rig's own authorities. Keys are P-256; nothing here outlives the run.
 
+use std::fmt;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -15,6 +16,13 @@ use rcgen::{
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the key.
+        f.debug_struct("Authority").finish_non_exhaustive()
+    }
 }
 
 /// A certificate and its private key, both PEM.
@@ -64,7 +72,7 @@ impl Authority {
         &self.certificate
     }
 
-    /// A certificate for a server on loopback with these further names.
+    /// A certificate for a server on loopback with these further names and addresses.
     ///
     /// # Errors
     /// When a name is not one or signing fails.

@@ -2,11 +2,13 @@
 //! killed by anything, since the kernel then signals them (`PR_SET_PDEATHSIG`).
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{OnceLock, mpsc};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -24,14 +26,28 @@ impl Process {
     ///
     /// # Errors
     /// When the log cannot be opened or the program cannot be started.
-    pub fn start(name: &str, mut command: Command, log: &Path) -> Result<Self> {
+    pub fn start(name: &str, command: Command, log: &Path) -> Result<Self> {
+        Self::start_from(spawner(), name, command, log)
+    }
+
+    /// As [`Process::start`], from the thread of `spawner`.
+    ///
+    /// # Errors
+    /// As [`Process::start`].
+    pub fn start_from(
+        spawner: &Spawner,
+        name: &str,
+        mut command: Command,
+        log: &Path,
+    ) -> Result<Self> {
         let open = || {
             let file = File::options().create(true).append(true).open(log);
             file.with_context(|| format!("open {}", log.display()))
         };
         command.stdin(Stdio::null()).stdout(open()?).stderr(open()?);
         let program = command.get_program().to_owned();
-        let child = spawn(command).with_context(|| format!("start {}", program.display()))?;
+        let child = spawner.spawn(command);
+        let child = child.with_context(|| format!("start {}", program.display()))?;
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 
@@ -118,6 +134,17 @@ impl Drop for Process {
     }
 }
 
+/// What a command has to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Nothing: `/dev/null`.
+    Nothing,
+    /// This, and then the end of the file.
+    Ends(Vec<u8>),
+    /// This; whoever waits for the end of the file waits for as long as the command runs.
+    StaysOpen(Vec<u8>),
+}
+
 /// What a finished command said.
 #[derive(Clone, Debug)]
 pub struct Output {
@@ -149,10 +176,38 @@ pub async fn run(command: Command, limit: Duration) -> Result<Output> {
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_blocking(mut command: Command, limit: Duration) -> Result<Output> {
+pub fn run_blocking(command: Command, limit: Duration) -> Result<Output> {
+    run_from(spawner(), command, limit)
+}
+
+/// As [`run`], with something to read.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with_input(command: Command, input: Input, limit: Duration) -> Result<Output> {
+    let run = move || run_to_end(spawner(), command, input, limit);
+    tokio::task::spawn_blocking(run).await.context("join")?
+}
+
+/// As [`run_blocking`], from the thread of `spawner`.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_from(spawner: &Spawner, command: Command, limit: Duration) -> Result<Output> {
+    run_to_end(spawner, command, Input::Nothing, limit)
+}
+
+fn run_to_end(
+    spawner: &Spawner,
+    mut command: Command,
+    input: Input,
+    limit: Duration,
+) -> Result<Output> {
     let shown = format!("{command:?}");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = spawn(command).with_context(|| format!("start {shown}"))?;
+    command.stdin(if input == Input::Nothing { Stdio::null() } else { Stdio::piped() });
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = spawner.spawn(command).with_context(|| format!("start {shown}"))?;
+    let writer = child.stdin.take().map(|stdin| write_aside(stdin, input));
     let stdout = read_aside(child.stdout.take().expect("piped"));
     let stderr = read_aside(child.stderr.take().expect("piped"));
     let deadline = Instant::now() + limit;
@@ -168,6 +223,8 @@ pub fn run_blocking(mut command: Command, limit: Duration) -> Result<Output> {
         }
         std::thread::sleep(POLL);
     };
+    // It ended before the process did, or with it.
+    drop(writer.map(JoinHandle::join));
     Ok(Output {
         code: status.code(),
         stdout: stdout.join().unwrap_or_default(),
@@ -175,7 +232,21 @@ pub fn run_blocking(mut command: Command, limit: Duration) -> Result<Output> {
     })
 }
 
-fn read_aside(mut from: impl io::Read + Send + 'static) -> std::thread::JoinHandle<String> {
+/// The writer's end of the pipe, for as long as it is to stay open.
+fn write_aside(mut stdin: ChildStdin, input: Input) -> JoinHandle<Option<ChildStdin>> {
+    std::thread::spawn(move || {
+        let (bytes, open) = match input {
+            Input::Nothing => return None,
+            Input::Ends(bytes) => (bytes, false),
+            Input::StaysOpen(bytes) => (bytes, true),
+        };
+        // A process need not read all of it.
+        let _ = stdin.write_all(&bytes);
+        open.then_some(stdin)
+    })
+}
+
+fn read_aside(mut from: impl io::Read + Send + 'static) -> JoinHandle<String> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         // What was read before an error is still worth showing.
@@ -184,45 +255,101 @@ fn read_aside(mut from: impl io::Read + Send + 'static) -> std::thread::JoinHand
     })
 }
 
-/// Spawns from one thread that lives as long as the process: the kernel sends the death signal when the
-/// *thread* that spawned ends, and the threads of a runtime come and go.
+/// Starts a process that the kernel kills when this one ends.
 ///
 /// # Errors
 /// As [`Command::spawn`].
-pub fn spawn(mut command: Command) -> io::Result<Child> {
-    let parent = std::process::id();
-    // SAFETY: the closure runs between fork and exec and makes system calls only (async-signal-safe).
-    unsafe {
-        command.pre_exec(move || {
-            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
-                return Err(io::Error::last_os_error());
-            }
-            // The parent may have died before prctl: then nobody would ever signal.
-            if u32::try_from(libc::getppid()) != Ok(parent) {
-                return Err(io::Error::from(io::ErrorKind::Interrupted));
-            }
-            Ok(())
-        });
-    }
-    let (reply, answer) = mpsc::sync_channel(1);
-    spawner().send((command, reply)).expect("the spawning thread never ends");
-    answer.recv().expect("the spawning thread answers")
+pub fn spawn(command: Command) -> io::Result<Child> {
+    spawner().spawn(command)
+}
+
+/// A thread that starts processes, and lives as long as this value: the kernel sends the death signal when
+/// the *thread* that started a process ends, and the threads of a runtime come and go.
+#[derive(Debug)]
+pub struct Spawner {
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 type Job = (Command, mpsc::SyncSender<io::Result<Child>>);
 
-fn spawner() -> &'static mpsc::Sender<Job> {
-    static SPAWNER: OnceLock<mpsc::Sender<Job>> = OnceLock::new();
-    SPAWNER.get_or_init(|| {
+impl Spawner {
+    /// One whose thread does `prepare` first: namespaces that it enters are those of its processes.
+    ///
+    /// # Errors
+    /// When `prepare` fails.
+    pub fn new(prepare: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
-        std::thread::spawn(move || {
-            for (mut command, reply) in queue {
-                // The asker waits for the reply, so it is there.
+        let (reply, prepared) = mpsc::sync_channel(1);
+        let thread = std::thread::spawn(move || {
+            let ready = prepare();
+            let go_on = ready.is_ok();
+            // Whoever made this waits for the reply, so it is there; and so is the asker of a job.
+            let _ = reply.send(ready);
+            for (mut command, reply) in queue.iter().take_while(|_| go_on) {
                 let _ = reply.send(command.spawn());
             }
         });
-        jobs
-    })
+        prepared.recv().expect("the spawning thread answers")?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    /// Starts a process that the kernel kills when this thread, or all of this process, ends.
+    ///
+    /// # Errors
+    /// As [`Command::spawn`].
+    pub fn spawn(&self, mut command: Command) -> io::Result<Child> {
+        let parent = own_pidfd()?;
+        // SAFETY: the closure runs between fork and exec and makes system calls only (async-signal-safe).
+        unsafe {
+            command.pre_exec(move || {
+                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                    return Err(io::Error::last_os_error());
+                }
+                // The parent may have died before prctl: then nobody would ever signal. Its id would not
+                // tell, since to a process of another pid namespace it has none.
+                let mut ended =
+                    libc::pollfd { fd: parent.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+                if libc::poll(&raw mut ended, 1, 0) != 0 {
+                    return Err(io::Error::from(io::ErrorKind::Interrupted));
+                }
+                Ok(())
+            });
+        }
+        let (reply, answer) = mpsc::sync_channel(1);
+        let jobs = self.jobs.as_ref().expect("only a drop takes it");
+        jobs.send((command, reply)).expect("the thread ends with this value");
+        answer.recv().expect("the spawning thread answers")
+    }
+}
+
+impl Drop for Spawner {
+    fn drop(&mut self) {
+        // The end of the queue is the end of the thread.
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take() {
+            // It panicked already, then.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A descriptor that becomes readable when this process ends (Linux 5.3).
+fn own_pidfd() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the result is checked before it is owned.
+    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let descriptor = i32::try_from(descriptor).expect("a descriptor is an int");
+    // SAFETY: a descriptor that was just made (close-on-exec) and that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Where everything is started that needs no namespace of its own; its thread is never ended.
+fn spawner() -> &'static Spawner {
+    static SPAWNER: OnceLock<Spawner> = OnceLock::new();
+    SPAWNER.get_or_init(|| Spawner::new(|| Ok(())).expect("nothing to prepare, nothing to fail"))
 }
 
 /// The end of a log file, for messages.
@@ -260,6 +387,17 @@ mod tests {
         command.args(["-c", "echo out; echo err >&2; exit 3"]);
         let output = run_blocking(command, Duration::from_secs(10)).unwrap();
         assert_eq!((output.code, &*output.stdout, &*output.stderr), (Some(3), "out\n", "err\n"));
+    }
+
+    #[test]
+    fn input_is_read_to_its_end() {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let output = runtime.build().unwrap().block_on(run_with_input(
+            Command::new("cat"),
+            Input::Ends(b"in\n".to_vec()),
+            Duration::from_secs(10),
+        ));
+        assert_eq!(output.unwrap().stdout, "in\n");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{cache, process};
+use crate::{cache, network, process};
 
 /// The programs of a control plane, and kubectl of the same version.
 #[derive(Clone, Debug)]
@@ -41,6 +41,42 @@ impl Tools {
                 "kube-controller-manager",
                 "k8s.io/kubernetes/cmd/kube-controller-manager",
             )?,
+        })
+    }
+}
+
+/// The programs of a node, besides the distribution's.
+#[derive(Clone, Debug)]
+pub struct NodeTools {
+    /// kube-scheduler.
+    pub scheduler: PathBuf,
+    /// kubelet.
+    pub kubelet: PathBuf,
+    /// containerd.
+    pub containerd: PathBuf,
+    /// containerd-shim-runc-v2.
+    pub shim: PathBuf,
+    /// ctr, which imports images.
+    pub ctr: PathBuf,
+}
+
+impl NodeTools {
+    /// As [`Tools::build`].
+    ///
+    /// # Errors
+    /// As [`Tools::build`].
+    pub fn build() -> Result<Self> {
+        let kubernetes =
+            |name: &str| go(&KUBERNETES, name, &format!("k8s.io/kubernetes/cmd/{name}"));
+        let containerd = |name: &str| {
+            go(&CONTAINERD, name, &format!("github.com/containerd/containerd/v2/cmd/{name}"))
+        };
+        Ok(Self {
+            scheduler: kubernetes("kube-scheduler")?,
+            kubelet: kubernetes("kubelet")?,
+            containerd: containerd("containerd")?,
+            shim: containerd("containerd-shim-runc-v2")?,
+            ctr: containerd("ctr")?,
         })
     }
 }
@@ -125,6 +161,15 @@ const ETCD: Module = Module {
     name: "etcd",
     go_mod: include_str!("../rig/mods/etcd/go.mod"),
     go_sum: include_str!("../rig/mods/etcd/go.sum"),
+    tags: "",
+    stamp: None,
+    main: None,
+};
+
+const CONTAINERD: Module = Module {
+    name: "containerd",
+    go_mod: include_str!("../rig/mods/containerd/go.mod"),
+    go_sum: include_str!("../rig/mods/containerd/go.sum"),
     tags: "",
     stamp: None,
     main: None,
@@ -220,8 +265,9 @@ fn version_of<'a>(go_mod: &'a str, module: &str) -> Option<&'a str> {
     })
 }
 
-/// Runs a build step: quiet when quick, a line every ten seconds when not, all of its output when it fails.
+/// Runs a build step: quiet when quick, a line every 15 seconds when not, all of its output when it fails.
 fn build(what: &str, mut command: Command, missing: &str) -> Result<()> {
+    network::outside(&mut command);
     let log = tempfile::NamedTempFile::new().context("make a log file")?;
     command.stdin(Stdio::null());
     command.stdout(log.reopen()?).stderr(log.reopen()?);

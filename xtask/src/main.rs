@@ -1,4 +1,4 @@
-//! The verbs of development: `cargo xtask test | demo | bench | build-ebpf | ci`.
+//! The verbs of development: `cargo xtask test | demo | bench | images | build-ebpf | check`.
 //!
 //! A verb prints each step before it runs and ends at the first that fails. It runs the same cargo and
 //! the same target directory as the caller, and installs nothing but what `build-ebpf` says it installs.
@@ -48,6 +48,8 @@ enum Verb {
         #[arg(long)]
         optional: bool,
     },
+    /// Builds the images of the pods that `test` runs; it does so itself where they are missing.
+    Images,
     /// Formatting, lints, licences and documentation: what must hold before `test` is worth running.
     Check,
 }
@@ -77,6 +79,7 @@ fn run(verb: Verb) -> Result<()> {
             step("bench", with(bench, &arguments))
         }
         Verb::BuildEbpf { optional } => build_ebpf::run(optional),
+        Verb::Images => step("images", cargo(&["run", "--quiet", "--bin", "images"])),
         Verb::Check => check(),
     }
 }

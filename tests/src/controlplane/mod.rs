@@ -1,4 +1,5 @@
-//! A real control plane on loopback: etcd, kube-apiserver, kube-controller-manager; no nodes.
+//! A real control plane on loopback: etcd, kube-apiserver, kube-controller-manager. Nodes can join it
+//! ([`node`](crate::node)).
 //!
 //! The gateway's credential is a ServiceAccount that may impersonate and nothing else ([`access`]). The
 //! API server's audit log (Metadata for every request) is the independent account that tests compare with.
@@ -7,6 +8,7 @@ pub mod access;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -40,11 +42,11 @@ pub struct ControlPlane {
     etcd_port: Port,
     api_port: Port,
     files: PkiFiles,
-    authority: String,
+    signer: Authority,
     admin: Endpoint,
     // Dropped in this order: clients of a server before the server.
     controller_manager: Option<Process>,
-    api_server: Option<Process>,
+    api_server: Mutex<Option<Process>>,
     _etcd: Process,
 }
 
@@ -56,6 +58,7 @@ struct PkiFiles {
     service_accounts: SigningKey,
     admin: Files,
     controller_manager: Files,
+    kubelet_client: Files,
 }
 
 impl ControlPlane {
@@ -66,10 +69,10 @@ impl ControlPlane {
     pub async fn start(tools: &Tools, directory: &Path, options: Options) -> Result<Self> {
         let directory = directory.join("controlplane");
         std::fs::create_dir_all(&directory)?;
-        let (files, authority, admin) = make_pki(&directory)?;
+        let (files, signer, admin) = make_pki(&directory)?;
         write_private(&directory.join("audit.yaml"), AUDIT_POLICY)?;
         let (etcd_port, api_port) = (Port::reserve()?, Port::reserve()?);
-        let admin = Endpoint::new(api_port.address(), &authority, Some(&admin))?;
+        let admin = Endpoint::new(api_port.address(), signer.certificate(), Some(&admin))?;
         let etcd = start_etcd(tools, &directory, &etcd_port)?;
         let mut plane = Self {
             directory,
@@ -78,10 +81,10 @@ impl ControlPlane {
             etcd_port,
             api_port,
             files,
-            authority,
+            signer,
             admin,
             controller_manager: None,
-            api_server: None,
+            api_server: Mutex::default(),
             _etcd: etcd,
         };
         plane.start_api_server().await?;
@@ -99,7 +102,13 @@ impl ControlPlane {
     /// The cluster's authority, PEM.
     #[must_use]
     pub fn authority(&self) -> &str {
-        &self.authority
+        self.signer.certificate()
+    }
+
+    /// The cluster's authority itself.
+    #[must_use]
+    pub fn signer(&self) -> &Authority {
+        &self.signer
     }
 
     /// The cluster's authority in a file.
@@ -119,7 +128,7 @@ impl ControlPlane {
     /// # Errors
     /// Never in practice: the authority is our own.
     pub fn anonymous(&self) -> Result<Endpoint> {
-        Endpoint::new(self.api_port.address(), &self.authority, None)
+        Endpoint::new(self.api_port.address(), self.authority(), None)
     }
 
     /// The API server's audit log: one JSON event a line, stage `ResponseComplete` for each request
@@ -145,7 +154,7 @@ impl ControlPlane {
     /// The API server's process id while it runs.
     #[must_use]
     pub fn api_server_id(&self) -> Option<u32> {
-        self.api_server.as_ref().map(Process::id)
+        self.api_server_slot().as_ref().map(Process::id)
     }
 
     /// The token file of the gateway's ServiceAccount under this kind of impersonation.
@@ -159,7 +168,21 @@ impl ControlPlane {
     /// # Errors
     /// When it cannot be written.
     pub fn admin_kubeconfig(&self) -> Result<PathBuf> {
-        self.certificate_kubeconfig("admin", &self.files.admin)
+        self.write_kubeconfig(&self.directory, "admin", &self.files.admin)
+    }
+
+    /// A kubeconfig in `directory` for a component, by its certificate's common name and organization.
+    ///
+    /// # Errors
+    /// When the certificate cannot be made or a file cannot be written.
+    pub fn kubeconfig(
+        &self,
+        directory: &Path,
+        name: &str,
+        (common_name, organization): (&str, &str),
+    ) -> Result<PathBuf> {
+        let files = self.signer.client(common_name, organization)?.write(directory, name)?;
+        self.write_kubeconfig(directory, name, &files)
     }
 
     /// Creates an object by `POST`; that it exists already is fine.
@@ -206,16 +229,16 @@ impl ControlPlane {
     ///
     /// # Errors
     /// When it is not running.
-    pub fn stop_api_server(&mut self) -> Result<()> {
-        self.api_server.take().context("the API server is not running")?.kill()
+    pub fn stop_api_server(&self) -> Result<()> {
+        self.api_server_slot().take().context("the API server is not running")?.kill()
     }
 
     /// Starts the API server (again), on the same port and data.
     ///
     /// # Errors
     /// When it does not come up.
-    pub async fn start_api_server(&mut self) -> Result<()> {
-        if self.api_server.is_some() {
+    pub async fn start_api_server(&self) -> Result<()> {
+        if self.api_server_id().is_some() {
             bail!("the API server runs already");
         }
         let log = self.directory.join("kube-apiserver.log");
@@ -229,8 +252,13 @@ impl ControlPlane {
         })
         .await
         .with_context(|| format!("{} ends:\n{}", log.display(), tail(&log)))?;
-        self.api_server = Some(process);
+        *self.api_server_slot() = Some(process);
         Ok(())
+    }
+
+    /// Never held across a wait; whoever panicked meanwhile left it as it was.
+    fn api_server_slot(&self) -> MutexGuard<'_, Option<Process>> {
+        self.api_server.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn api_server_command(&self) -> Command {
@@ -243,12 +271,17 @@ impl ControlPlane {
             // A loopback address cannot be an endpoint of the `kubernetes` service: leave it without.
             .arg("--endpoint-reconciler-type=none")
             .arg("--service-cluster-ip-range=10.96.0.0/16")
-            .args(["--authorization-mode=RBAC", "--anonymous-auth=true"])
+            .args(["--authorization-mode=Node,RBAC", "--anonymous-auth=true"])
+            .args(["--enable-admission-plugins=NodeRestriction", "--allow-privileged=true"])
             .arg(flag("client-ca-file", &files.authority.certificate))
             .arg(flag("tls-cert-file", &files.server.certificate))
             .arg(flag("tls-private-key-file", &files.server.key))
             .arg(flag("service-account-key-file", &files.service_accounts.public))
             .arg(flag("service-account-signing-key-file", &files.service_accounts.private))
+            .arg(flag("kubelet-client-certificate", &files.kubelet_client.certificate))
+            .arg(flag("kubelet-client-key", &files.kubelet_client.key))
+            .arg(flag("kubelet-certificate-authority", &files.authority.certificate))
+            .arg("--kubelet-preferred-address-types=InternalIP")
             .arg("--service-account-issuer=https://kubernetes.default.svc.cluster.local")
             .arg(flag("requestheader-client-ca-file", &files.front_proxy))
             .arg("--requestheader-allowed-names=front-proxy-client")
@@ -272,8 +305,11 @@ impl ControlPlane {
     }
 
     fn start_controller_manager(&self) -> Result<Process> {
-        let kubeconfig =
-            self.certificate_kubeconfig("controller-manager", &self.files.controller_manager)?;
+        let kubeconfig = self.write_kubeconfig(
+            &self.directory,
+            "controller-manager",
+            &self.files.controller_manager,
+        )?;
         let mut command = Command::new(&self.tools.controller_manager);
         command
             .arg(flag("kubeconfig", &kubeconfig))
@@ -289,7 +325,7 @@ impl ControlPlane {
         )
     }
 
-    fn certificate_kubeconfig(&self, name: &str, files: &Files) -> Result<PathBuf> {
+    fn write_kubeconfig(&self, directory: &Path, name: &str, files: &Files) -> Result<PathBuf> {
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
@@ -302,7 +338,7 @@ impl ControlPlane {
             "contexts": [{"name": "rig", "context": {"cluster": "rig", "user": name}}],
             "current-context": "rig",
         });
-        let path = self.directory.join(format!("{name}.kubeconfig"));
+        let path = directory.join(format!("{name}.kubeconfig"));
         write_private(&path, &config.to_string())?;
         Ok(path)
     }
@@ -326,7 +362,7 @@ fn start_etcd(tools: &Tools, directory: &Path, port: &Port) -> Result<Process> {
     Process::start("etcd", command, &directory.join("etcd.log"))
 }
 
-fn make_pki(directory: &Path) -> Result<(PkiFiles, String, Pair)> {
+fn make_pki(directory: &Path) -> Result<(PkiFiles, Authority, Pair)> {
     let (authority, front_proxy) =
         (Authority::new("rig cluster")?, Authority::new("rig front proxy")?);
     let admin = authority.client("admin", "system:masters")?;
@@ -343,8 +379,11 @@ fn make_pki(directory: &Path) -> Result<(PkiFiles, String, Pair)> {
         controller_manager: authority
             .client("system:kube-controller-manager", "rig")?
             .write(directory, "controller-manager")?,
+        kubelet_client: authority
+            .client("kube-apiserver-kubelet-client", "system:masters")?
+            .write(directory, "kubelet-client")?,
     };
-    Ok((files, authority.certificate().to_owned(), admin))
+    Ok((files, authority, admin))
 }
 
 fn flag(name: &str, path: &Path) -> String {

@@ -1,7 +1,7 @@
 //! End-to-end scenarios on the rig: the real gateway between real clients and a real API server.
 //!
 //! `scenarios [--filter TEXT] [--list]`. Each scenario has its own gateways, stores and directory; most
-//! share one control plane. A failed scenario keeps its directory and says where. The last line is
+//! share one control plane. All of it is in a network namespace of its own, where that can be made. A failed scenario keeps its directory and says where. The last line is
 //! `N passed, N failed`.
 
 mod account;
@@ -21,6 +21,7 @@ mod policies;
 mod record;
 mod runner;
 mod scene;
+mod streams;
 mod watch;
 
 use std::process::ExitCode;
@@ -61,6 +62,10 @@ fn run() -> Result<ExitCode> {
         scenarios.iter().for_each(|scenario| println!("{}", scenario.name));
         return Ok(ExitCode::SUCCESS);
     }
+    // Before there is any other thread. Without a namespace of our own all that needs no pods still works.
+    if let Err(error) = rig::network::isolate() {
+        eprintln!("scenarios: no network namespace of our own, so no pods: {error:#}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let kept = if arguments.keep { runner::Keep::Always } else { runner::Keep::Failed };
     tokio::task::LocalSet::new().block_on(&runtime, runner::run(scenarios, kept))
@@ -84,6 +89,7 @@ fn all() -> Vec<runner::Scenario> {
         outage::scenarios(),
         disk::scenarios(),
         crash::scenarios(),
+        streams::scenarios(),
     ];
     topics.into_iter().flatten().collect()
 }

@@ -23,7 +23,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 async fn api_server_stops_and_returns(scene: Rc<Scene>) -> Result<()> {
-    let mut plane = scene.own_plane(controlplane::Options::default()).await?;
+    let plane = scene.own_plane(controlplane::Options::default()).await?;
     let gateway =
         Gateway::start(scene.directory(), &plane, &[scene.issuer()], &Options::default()).await?;
     let alice = scene.as_user(&gateway, "alice").await?;

@@ -15,6 +15,9 @@ use rig::process::Output;
 use rig::tools::Tools;
 use rig::wait::{Level, until};
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use crate::streams::Cluster;
 
 /// Users of the issuer and their groups; what the groups may do in the cluster is in the rig's `access`.
 pub(crate) const USERS: [(&str, &[&str]); 8] = [
@@ -34,6 +37,7 @@ pub(crate) struct World {
     pub(crate) versions: Versions,
     pub(crate) plane: ControlPlane,
     pub(crate) issuer: Issuer,
+    cluster: OnceCell<Cluster>,
     root: PathBuf,
 }
 
@@ -41,7 +45,15 @@ impl World {
     pub(crate) async fn start(root: &Path, tools: Tools, versions: Versions) -> Result<Self> {
         let plane = ControlPlane::start(&tools, root, controlplane::Options::default()).await?;
         let issuer = Issuer::start(&root.join("issuer"), &USERS, HOUR).await?;
-        Ok(Self { tools, versions, plane, issuer, root: root.to_owned() })
+        let (cluster, root) = (OnceCell::new(), root.to_owned());
+        Ok(Self { tools, versions, plane, issuer, cluster, root })
+    }
+
+    /// A control plane with a node, started by the first scenario that asks for it.
+    pub(crate) async fn cluster(&self) -> Result<&Cluster> {
+        let directory = self.root.join("cluster");
+        let start = || Cluster::start(&self.tools, &directory);
+        self.cluster.get_or_try_init(start).await.context("start a cluster with a node")
     }
 }
 

@@ -1,0 +1,247 @@
+//! The node itself, without a gateway: kubectl works on its pods, and it leaves nothing behind.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::Command;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rig::kubectl::succeeded;
+use rig::node::images::BOX;
+use rig::node::pods::{Pod, manifest};
+use rig::node::{Node, Traces};
+use rig::process::{self, Input, Output, Process};
+use rig::wait::{Level, until};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::scene::Scene;
+
+/// Each way in which kubectl reaches a container, straight to the API server.
+pub(super) async fn direct(scene: Rc<Scene>) -> Result<()> {
+    let cluster = scene.world.cluster().await?;
+    let kubeconfig = cluster.plane.admin_kubeconfig()?;
+    let visit = Visit { scene: &scene, kubeconfig: &kubeconfig };
+    let mut object = manifest("direct", &["/bin/sh", "-c", READER]);
+    object["spec"]["containers"][0]["stdin"] = json!(true);
+    let pod = Pod::run(&cluster.plane, NAMESPACE, &object).await?;
+    visit.exec().await.context("exec")?;
+    visit.copy().await.context("cp")?;
+    visit.port_forward().await.context("port-forward")?;
+    visit.debug().await.context("debug")?;
+    visit.attach_and_logs().await.context("attach and logs")?;
+    ensure!(pod.ended().await? == 7, "the container's own exit code");
+    pod.delete().await?;
+    visit.run_interactive().await.context("run -i")
+}
+
+/// A node of its own, and a process in it that would outlive its parents if it could.
+pub(super) async fn leaves_nothing(scene: Rc<Scene>) -> Result<()> {
+    let directory = scene.directory();
+    let parameters = kernel_parameters()?;
+    let plane = scene.own_plane(rig::controlplane::Options::default()).await?;
+    let node = Node::start(&plane, directory).await?;
+    let command = ["/bin/sh", "-c", "trap '' TERM; setsid sleep 1000 & wait"];
+    Pod::run(&plane, NAMESPACE, &manifest("lasting", &command)).await?;
+    let traces = node.traces()?;
+    // What is looked for afterwards is found now, so that its absence says something.
+    let found = until("the pod's process shows", LIMIT, async || {
+        let found = Found::look(&traces, directory)?;
+        let lasting = |command: &String| command.starts_with("sleep 1000");
+        Ok(if found.processes.iter().any(lasting) {
+            Level::Reached(found)
+        } else {
+            Level::NotYet(format!("{found:?}"))
+        })
+    })
+    .await?;
+    ensure!(
+        found.mounts.is_empty() && !found.cgroups.is_empty() && found.interface,
+        "a node that runs a pod has other than {found:?}"
+    );
+    node.stop()?;
+    // A kubelet sets them for the whole machine, if it can.
+    ensure!(kernel_parameters()? == parameters, "parameters of the machine's kernel were changed");
+    // The kernel takes mounts and interfaces away after the last of the processes has ended.
+    until("nothing is left", Duration::from_secs(20), async || {
+        let found = Found::look(&traces, directory)?;
+        Ok(Level::when(found.is_nothing(), || format!("{found:?}")))
+    })
+    .await
+}
+
+/// What there is of a node.
+#[derive(Debug)]
+struct Found {
+    /// Command lines of its processes.
+    processes: Vec<String>,
+    /// Mounts that this process sees below its directory: never any, at no time.
+    mounts: Vec<String>,
+    cgroups: Vec<String>,
+    interface: bool,
+}
+
+impl Found {
+    fn look(traces: &Traces, directory: &Path) -> Result<Self> {
+        let directory = directory.display().to_string();
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let mounts = mounts.lines().filter(|line| line.contains(&directory));
+        let cgroups = traces.cgroups.iter().filter(|cgroup| cgroup.exists());
+        // The namespace's own view: /sys shows the interfaces of the one in which it was mounted.
+        let interfaces = fs::read_to_string("/proc/self/net/dev")?;
+        Ok(Self {
+            processes: traces.processes()?,
+            mounts: mounts.map(str::to_owned).collect(),
+            cgroups: cgroups.map(|cgroup| cgroup.display().to_string()).collect(),
+            interface: interfaces
+                .lines()
+                .any(|line| line.trim_start().starts_with(&format!("{}:", traces.interface))),
+        })
+    }
+
+    fn is_nothing(&self) -> bool {
+        let Self { processes, mounts, cgroups, interface } = self;
+        processes.is_empty() && mounts.is_empty() && cgroups.is_empty() && !interface
+    }
+}
+
+fn kernel_parameters() -> Result<Vec<String>> {
+    let names = ["vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops"];
+    names.iter().map(|name| Ok(fs::read_to_string(Path::new("/proc/sys").join(name))?)).collect()
+}
+
+struct Visit<'a> {
+    scene: &'a Scene,
+    kubeconfig: &'a Path,
+}
+
+impl Visit<'_> {
+    async fn exec(&self) -> Result<()> {
+        let script = ["exec", "-i", "direct", "--", "sh", "-c", "cat; echo oops >&2; exit 3"];
+        let input = "to the container and back\n";
+        let output = self.with_input(&script, Input::Ends(input.into())).await?;
+        ensure!(output.code == Some(3), "exit code: {output:?}");
+        ensure!(output.stdout == input, "stdin to stdout: {output:?}");
+        ensure!(output.stderr.starts_with("oops\n"), "stderr: {output:?}");
+        Ok(())
+    }
+
+    async fn copy(&self) -> Result<()> {
+        let (there, back) = (self.scene.directory().join("there"), "back");
+        fs::write(&there, "copied\n".repeat(10_000))?;
+        let there = there.display().to_string();
+        self.ok(&["cp", &there, "direct:/tmp/there"]).await?;
+        // It takes a colon for a pod's name: a path from its working directory.
+        self.ok(&["cp", "direct:/tmp/there", back]).await?;
+        let back = self.scene.directory().join("home").join(back);
+        ensure!(fs::read(&there)? == fs::read(back)?, "the copy differs");
+        Ok(())
+    }
+
+    async fn port_forward(&self) -> Result<()> {
+        let log = self.scene.directory().join("port-forward.log");
+        let command = self.command(&["port-forward", "direct", ":8080"]);
+        let mut forward = Process::start("port-forward", command, &log)?;
+        let port = until("port-forward listens", LIMIT, async || {
+            forward.check()?;
+            let said = fs::read_to_string(&log)?;
+            let rest = said.split("Forwarding from 127.0.0.1:").nth(1);
+            let port = rest.and_then(|rest| rest.split_once(" -> ")).map(|(port, _)| port.parse());
+            Ok(port.transpose()?.map_or(Level::NotYet(said), Level::Reached))
+        })
+        .await?;
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+        stream.write_all(b"GET /hello HTTP/1.0\r\n\r\n").await?;
+        let mut answer = String::new();
+        timeout(LIMIT, stream.read_to_string(&mut answer)).await??;
+        ensure!(answer.ends_with(HELLO), "answer {answer:?}");
+        forward.kill()
+    }
+
+    async fn debug(&self) -> Result<()> {
+        let arguments = [
+            "debug",
+            "direct",
+            "-i",
+            "--quiet",
+            "--image",
+            BOX,
+            "--image-pull-policy=Never",
+            "--target=box",
+            "--",
+            "sh",
+            "-c",
+            // It waits to be told, so that it does not end before kubectl is attached.
+            "read go; pidof httpd | wc -w",
+        ];
+        let output =
+            succeeded(self.with_input(&arguments, Input::StaysOpen(b"go\n".into())).await?)?;
+        // It sees the processes of the container that it was aimed at.
+        ensure!(output.stdout.trim() == "1", "{output:?}");
+        Ok(())
+    }
+
+    /// The container echoes what it is told, and ends with what it is told last.
+    async fn attach_and_logs(&self) -> Result<()> {
+        // containerd ends an attachment with its input, unless the container asked for one input only.
+        let input = Input::StaysOpen(b"first\nexit 7\n".into());
+        let output = self.with_input(&["attach", "-i", "direct"], input).await?;
+        ensure!(output.stdout.contains("told first"), "attach: {output:?}");
+        let logs = self.ok(&["logs", "-f", "direct"]).await?.stdout;
+        ensure!(logs == "started\ntold first\n", "logs: {logs:?}");
+        Ok(())
+    }
+
+    async fn run_interactive(&self) -> Result<()> {
+        let arguments = [
+            "run",
+            "fleeting",
+            "-i",
+            "--rm",
+            "--quiet",
+            "--restart=Never",
+            "--image",
+            BOX,
+            "--image-pull-policy=Never",
+            "--command",
+            "--",
+            "sh",
+            "-c",
+            "read line; echo heard $line",
+        ];
+        let output = succeeded(self.with_input(&arguments, Input::Ends(b"me\n".into())).await?)?;
+        ensure!(output.stdout.contains("heard me"), "{output:?}");
+        Ok(())
+    }
+
+    async fn ok(&self, arguments: &[&str]) -> Result<Output> {
+        succeeded(process::run(self.command(arguments), LIMIT).await?)
+    }
+
+    async fn with_input(&self, arguments: &[&str], input: Input) -> Result<Output> {
+        process::run_with_input(self.command(arguments), input, LIMIT).await
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let home = self.scene.directory().join("home");
+        let arguments = [&["--namespace", NAMESPACE], arguments].concat();
+        self.scene.kubectl().command(&home, self.kubeconfig, &arguments)
+    }
+}
+
+/// Serves a file, then does what it is told.
+const READER: &str = "\
+mkdir /tmp/www && echo hello from the pod > /tmp/www/hello && httpd -p 8080 -h /tmp/www
+echo started
+while read -r verb rest; do
+  if [ \"$verb\" = exit ]; then exit \"$rest\"; fi
+  echo told \"$verb\"
+done";
+
+const HELLO: &str = "hello from the pod\n";
+const NAMESPACE: &str = "streams";
+const LIMIT: Duration = Duration::from_secs(60);

@@ -23,7 +23,14 @@ pub fn authorize(
     let principal = draft.opened.principal.clone().unwrap_or_default();
     let policies = gateway.policies.current();
     let cluster = draft.opened.cluster.clone();
-    let asked = policy::Question { principal: &principal, info, cluster: &cluster, task, upgraded };
+    let asked = policy::Question {
+        principal: &principal,
+        info,
+        stream: draft.opened.stream.as_ref(),
+        cluster: &cluster,
+        task,
+        upgraded,
+    };
     let verdict = policies.authorize(&asked);
     let refused = refusal(&principal, info, &verdict, upgraded);
     draft.opened.verdict = Some(verdict);

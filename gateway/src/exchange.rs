@@ -141,6 +141,9 @@ async fn authorized(
     let info = attribute::request_info(request.method(), route.rest, query)
         .map_err(|error| refused_path(&error))?;
     draft.opened.request = Some(info.clone());
+    let upgraded = attribute::is_upgrade(request.headers());
+    draft.opened.stream =
+        attribute::stream_request(&info, query, upgraded).map_err(|error| refused_path(&error))?;
 
     // authorize
     let since = Instant::now();

@@ -7,7 +7,12 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use gateway::{config::Config, kubeconfig, policy::command, run};
+use gateway::{
+    config::Config,
+    kubeconfig,
+    policy::{StreamDescription, command},
+    run,
+};
 
 /// The recorded path between kubectl and the Kubernetes API server.
 ///
@@ -78,8 +83,9 @@ enum PolicyVerb {
     },
     /// Say what the policies decide for one request, and which policies decide it.
     ///
-    /// Example: gateway policy explain policy --user alice --group agents "DELETE
-    /// /api/v1/namespaces/production/configmaps/x"
+    /// Examples: gateway policy explain policy --user alice --group agents "DELETE
+    /// /api/v1/namespaces/production/configmaps/x", and gateway policy explain policy --user alice --tty "POST
+    /// /api/v1/namespaces/shop/pods/web/exec" -- ls -l
     Explain {
         /// The directory that holds `access/` and `recording/`.
         directory: PathBuf,
@@ -100,6 +106,21 @@ enum PolicyVerb {
         /// The client asks for an upgraded connection (exec, attach, port-forward).
         #[arg(long)]
         upgraded: bool,
+        /// The container of an exec or an attach.
+        #[arg(long)]
+        container: Option<String>,
+        /// The client sends stdin.
+        #[arg(long)]
+        stdin: bool,
+        /// The client asks for a terminal.
+        #[arg(long)]
+        tty: bool,
+        /// A port of a port-forward, as its query would name it; may be repeated.
+        #[arg(long = "port")]
+        ports: Vec<u16>,
+        /// The command of an exec, behind `--`.
+        #[arg(last = true)]
+        command: Vec<String>,
     },
 }
 
@@ -177,8 +198,23 @@ fn policy(verb: PolicyVerb) -> command::Outcome {
     match verb {
         PolicyVerb::Check { directory } => command::check(&directory),
         PolicyVerb::Test { directory } => command::test(&directory),
-        PolicyVerb::Explain { directory, request, user, groups, cluster, task, upgraded } => {
-            let asked = command::ExplainRequest { user, groups, cluster, task, upgraded, request };
+        PolicyVerb::Explain {
+            directory,
+            request,
+            user,
+            groups,
+            cluster,
+            task,
+            upgraded,
+            container,
+            stdin,
+            tty,
+            ports,
+            command: words,
+        } => {
+            let stream = StreamDescription { command: words, container, stdin, tty, ports };
+            let asked =
+                command::ExplainRequest { user, groups, cluster, task, upgraded, request, stream };
             command::explain(&directory, &asked)
         }
     }

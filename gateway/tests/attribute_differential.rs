@@ -34,6 +34,9 @@ fn attribution_is_the_api_servers_own() {
     // The comparison means something only while most cases are attributed and some are refused.
     assert!(same > answers.len() / 2, "{same} of {} are attributed", answers.len());
     assert!(both > 20 && we > 100, "{both} refused by both, {we} by us");
+    let streams = answers.iter().filter(|answer| answer.stream.is_some()).count();
+    let errors = answers.iter().filter(|answer| answer.stream_error.is_some()).count();
+    assert!(streams > 500 && errors > 50, "{streams} streams, {errors} that do not convert");
 }
 
 #[test]
@@ -54,6 +57,17 @@ fn a_difference_is_found() {
         r#"{"method":"GET","url":"/api/v1/pods","info":{"path":"/api/v1/pods","verb":"list"}}"#;
     let answer: Answer = serde_json::from_str(line).expect("valid");
     assert!(compare(&answer).is_err());
+    let info = r#""info":{"isResourceRequest":true,"path":"/api/v1/pods/p/exec","verb":"get",
+        "apiPrefix":"api","apiVersion":"v1","resource":"pods","subresource":"exec","name":"p",
+        "parts":["pods","p","exec"]}"#;
+    let exec = |stream: &str| {
+        let url = r#""method":"GET","url":"/api/v1/pods/p/exec?command=ls""#;
+        compare(&serde_json::from_str(&format!("{{{url},{info}{stream}}}")).expect("valid"))
+    };
+    assert!(exec(r#","stream":{"command":["ls"]}"#).is_ok());
+    for stream in ["", r#","stream":{"command":["sh"]}"#, r#","streamError":"no""#] {
+        assert!(exec(stream).is_err(), "{stream}");
+    }
     let line = r#"{"method":"GET","url":"/api/v1/pods","error":"refused"}"#;
     let answer: Answer = serde_json::from_str(line).expect("valid");
     assert!(compare(&answer).is_err());

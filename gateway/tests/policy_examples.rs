@@ -6,11 +6,11 @@ use std::{
 };
 
 use gateway::{
-    attribute::request_info,
+    attribute::{request_info, stream_request},
     policy::{PolicySet, PolicySource, Question, command},
 };
 use http::Method;
-use recorder_user::model::{Decision, Level, Principal, Verdict};
+use recorder_user::model::{Decision, Level, Principal, StdinRecord, Undecodable, Verdict};
 
 fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/policy")
@@ -40,7 +40,9 @@ fn ask(set: &PolicySet, groups: &[&str], request: &str) -> Verdict {
         ..Principal::default()
     };
     let principal = &principal;
-    set.authorize(&Question { principal, info: &info, cluster: "c", task: None, upgraded: false })
+    let stream = stream_request(&info, query, false).expect("text");
+    let (info, stream) = (&info, stream.as_ref());
+    set.authorize(&Question { principal, info, stream, cluster: "c", task: None, upgraded: false })
 }
 
 #[track_caller]
@@ -224,6 +226,97 @@ fn break_glass_and_platform() {
     // A verb that the vocabulary does not have is denied to everyone.
     check(&set, &["break-glass"], Decision::Deny, &NEVER_BROAD[3..]);
     check(&set, &["agents"], Decision::Deny, requests);
+}
+
+/// An exec in the shop's pod, as kubectl asks for it.
+fn exec(words: &[&str]) -> String {
+    let words: Vec<String> =
+        words.iter().map(|word| format!("command={}", word.replace(' ', "%20"))).collect();
+    format!("POST /api/v1/namespaces/shop/pods/p/exec?{}&stdout=true&stderr=true", words.join("&"))
+}
+
+#[test]
+fn looking_into_pods() {
+    let set = load(&["looking-into-pods"]);
+    let groups = &["agents:looking"];
+    let (look, copy) = ("looking-into-pods.cedar/look", "looking-into-pods.cedar/copy");
+    for (words, by, stdin) in [
+        (&["ls", "-l", "/a b"][..], look, StdinRecord::All),
+        (&["cat", "/etc/passwd"], look, StdinRecord::All),
+        (&["tar", "cf", "-", "/var/log"], copy, StdinRecord::Sizes),
+        (&["tar", "-xmf", "-", "-C", "/tmp"], copy, StdinRecord::Sizes),
+        (&["test", "-d", "/tmp"], copy, StdinRecord::Sizes),
+    ] {
+        let verdict = ask(&set, groups, &exec(words));
+        assert_eq!(verdict.decision, Decision::Allow, "{words:?}: {verdict:?}");
+        assert_eq!(verdict.policies, [by], "{words:?}");
+        assert_eq!(verdict.obligations.stdin, stdin, "{words:?}");
+        assert_eq!(verdict.obligations.undecodable, Undecodable::Refuse, "{words:?}");
+    }
+    for words in [
+        &["sh"][..],
+        &["sh", "-c", "ls"],
+        &["ls;sh"],
+        &["/tmp/ls"],
+        &["env", "ls"],
+        &[""],
+        &["tar", "cf", "-"],
+        &["tar", "cf", "- /x"],
+        &["tar", "cf", "-", "--to-command=sh"],
+        &["tar", "cf", "-", "-I", "sh"],
+        &["tar", "cf", "-", "/x", "-Ish"],
+        &["tar", "cf", "-", "-I sh"],
+        &["tar", "-xmf", "-", "-C", "/x", "--to-command=sh"],
+        &["tar", "-xmf", "-", "--to-command=sh", "-C", "/x"],
+        &["test", "-d", "/x", "-o", "y"],
+    ] {
+        check(&set, groups, Decision::Deny, &[&exec(words)]);
+    }
+    let pod = "/api/v1/namespaces/shop/pods/p";
+    for tail in [
+        "exec",
+        "exec?command=ls&tty=true",
+        "exec?command=ls&stdin=true",
+        "exec?command=sh&command=ls",
+        "attach?container=web",
+        "portforward?ports=80",
+        "proxy/x?command=ls",
+    ] {
+        check(&set, groups, Decision::Deny, &[&format!("POST {pod}/{tail}")]);
+    }
+    check(&set, groups, Decision::Allow, &["GET /api/v1/namespaces/shop/pods/p"]);
+    let elsewhere = "POST /api/v1/namespaces/bank/pods/p/exec?command=ls";
+    check(&set, groups, Decision::Deny, &[elsewhere, "GET /api/v1/namespaces/shop/pods/p/log"]);
+    check(&set, &["agents"], Decision::Deny, &[&exec(&["ls"])]);
+}
+
+#[test]
+fn debugging() {
+    let set = load(&["debugging"]);
+    let groups = &["support"];
+    let pod = "/api/v1/namespaces/shop/pods/p";
+    let allowed = ["PATCH {}/ephemeralcontainers", "GET {}", "GET {}/log?container=debugger-1"]
+        .map(|request| request.replace("{}", pod));
+    for request in &allowed {
+        check(&set, groups, Decision::Allow, &[request]);
+        check(&set, groups, Decision::Deny, &[&request.replace("shop", "bank")]);
+    }
+    let attach = |query: &str| format!("POST {pod}/attach?{query}");
+    check(&set, groups, Decision::Allow, &[&attach("container=debugger-x7&stdin=true&tty=true")]);
+    for query in ["", "container=", "container=web", "container=web&container=debugger-x7"] {
+        check(&set, groups, Decision::Deny, &[&attach(query)]);
+    }
+    check(
+        &set,
+        groups,
+        Decision::Deny,
+        &[
+            "PATCH /api/v1/namespaces/shop/pods/p",
+            "PUT /api/v1/namespaces/shop/pods/p/ephemeralcontainers",
+            "POST /api/v1/namespaces/shop/pods/p/exec?command=sh&container=debugger-x7",
+            "PATCH /api/v1/namespaces/shop/pods/p/status",
+        ],
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gateway::{
-    attribute::request_info,
+    attribute::{request_info, stream_request},
     policy::{
         BUILTIN_IMPERSONATE, BUILTIN_PROXY, BUILTIN_VERB, LoadPolicyError, PolicySet, Question,
         denied, impersonation_denied,
@@ -38,8 +38,10 @@ fn info(request: &str) -> RequestInfo {
 
 fn ask_as(set: &PolicySet, principal: &Principal, request: &str, upgraded: bool) -> Verdict {
     let info = info(request);
-    let (cluster, task) = ("prod", Some("T-1"));
-    set.authorize(&Question { principal, info: &info, cluster, task, upgraded })
+    let query = request.split_once('?').map(|(_, query)| query);
+    let stream = stream_request(&info, query, upgraded).expect("text");
+    let (info, stream, cluster, task) = (&info, stream.as_ref(), "prod", Some("T-1"));
+    set.authorize(&Question { principal, info, stream, cluster, task, upgraded })
 }
 
 fn ask(set: &PolicySet, request: &str) -> Verdict {
@@ -305,7 +307,8 @@ fn impersonation_must_be_named_and_wholly_permitted() {
     let request = info("GET /api/v1/pods");
     let ask = |text: &str, claim: &Principal| {
         let (cluster, task, upgraded) = ("prod", None, false);
-        let question = Question { principal: &me, info: &request, cluster, task, upgraded };
+        let question =
+            Question { principal: &me, info: &request, stream: None, cluster, task, upgraded };
         access(text).authorize_impersonation(&question, claim)
     };
     let bob = principal("bob", &[]);

@@ -7,6 +7,7 @@
 //! attributed is denied before any byte is forwarded. Nothing here rewrites a target.
 
 mod info;
+mod options;
 mod query;
 mod route;
 pub mod selector;
@@ -16,6 +17,7 @@ use thiserror::Error;
 
 pub use self::{
     info::request_info,
+    options::stream_request,
     query::Query,
     route::{Route, TASK_BYTES_MAX, is_task, long_target, route, target},
     stream::{effective_verb, is_long_running, is_upgrade, may_change},
@@ -33,10 +35,10 @@ pub enum AttributeError {
     /// A byte below 0x20, or 0x7f, raw or encoded.
     #[error("the path holds a control character")]
     ControlCharacter,
-    /// The decoded path, or a selector, is not UTF-8.
+    /// The decoded path, a selector, or what a stream is to run, is not UTF-8.
     #[error("the {what} is not UTF-8")]
     NotText {
-        /// `path`, `field selector` or `label selector`.
+        /// `path`, `field selector`, `label selector`, `container name` or `command`.
         what: &'static str,
     },
     /// `%2f`: the API server reads it as a separator, others do not.
@@ -60,6 +62,9 @@ pub enum AttributeError {
     /// More query parameters than the API server reads.
     #[error("more than {} query parameters", query::PARAMETERS_MAX)]
     TooManyParameters,
+    /// The ports of a port-forward are not a list of numbers below 65,536: the API server refuses them too.
+    #[error("the ports are not a list of numbers below 65536")]
+    Ports,
     /// The name behind `/clusters/` or `/tasks/` is malformed.
     #[error("the {what} in the path must be 1 to {TASK_BYTES_MAX} of A-Z a-z 0-9 . _ -")]
     Prefix {

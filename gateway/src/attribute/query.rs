@@ -39,10 +39,11 @@ impl<'a> Query<'a> {
     /// The API server's conversion of a parameter to a boolean: absent, `0` and `false` in any case are
     /// false, everything else is true, also the empty text.
     pub(super) fn is_true(&self, name: &str) -> bool {
-        self.first(name).is_some_and(|value| &*value != b"0" && !equals_false(&value))
+        self.first(name).is_some_and(|value| is_true(&value))
     }
 
-    fn pairs(&self) -> impl Iterator<Item = (Cow<'a, [u8]>, Cow<'a, [u8]>)> + use<'a> {
+    /// All parameters in order, decoded.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (Cow<'a, [u8]>, Cow<'a, [u8]>)> + use<'a> {
         self.0.split('&').filter(|pair| !pair.is_empty() && !pair.contains(';')).filter_map(
             |pair| {
                 let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -96,6 +97,16 @@ fn hexadecimal(digit: u8) -> Option<u8> {
         b'A'..=b'F' => Some(digit - b'A' + 10),
         _ => None,
     }
+}
+
+/// The truth of a parameter that is present.
+pub(super) fn is_true(value: &[u8]) -> bool {
+    value != b"0" && !equals_false(value)
+}
+
+/// Whether a text is of digits only: what Go's `ParseUint` takes, but for its size.
+pub(super) fn is_decimal(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Go's `strings.EqualFold(value, "false")`: Unicode simple folding knows one more letter, the long s.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cedar_policy::{ActionConstraint, Effect, Policy};
-use recorder_user::model::{Level, StdinRecord};
+use recorder_user::model::{Level, StdinRecord, Undecodable};
 
 /// Which set a policy belongs to; each has its own annotations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub(super) struct Facts {
     pub(super) unrecorded: bool,
     /// `@stdin("sizes")`.
     pub(super) stdin: StdinRecord,
+    /// `@undecodable("refuse")`.
+    pub(super) undecodable: Undecodable,
     /// `@level("…")`, in recording policies.
     pub(super) level: Level,
     /// Whether the policy's head names the action `impersonate`, alone or in a list.
@@ -73,12 +75,14 @@ fn access(facts: &mut Facts, policy: &Policy, name: &str, value: &str) -> Result
         ("redact", _) => facts.redact = list(name, value, is_json_path)?,
         ("preimage", "true") => facts.preimage = true,
         ("stdin", "sizes") => facts.stdin = StdinRecord::Sizes,
+        ("undecodable", "refuse") => facts.undecodable = Undecodable::Refuse,
         ("unrecorded", "allow") if only_reads(policy) => facts.unrecorded = true,
         ("unrecorded", "allow") => {
             return Err("@unrecorded needs a head with only the actions get, list or watch".into());
         }
         ("preimage", _) => return Err("@preimage must be \"true\"".into()),
         ("stdin", _) => return Err("@stdin must be \"sizes\"".into()),
+        ("undecodable", _) => return Err("@undecodable must be \"refuse\"".into()),
         ("unrecorded", _) => return Err("@unrecorded must be \"allow\"".into()),
         ("level", _) => return Err("@level belongs into the recording set".into()),
         _ => return Err(format!("unknown annotation @{name}")),
@@ -93,7 +97,7 @@ fn recording(facts: &mut Facts, name: &str, value: &str) -> Result<(), String> {
         ("level", "request") => Level::Request,
         ("level", "full") => Level::Full,
         ("level", _) => return Err("@level must be none, metadata, request or full".into()),
-        ("approval" | "preimage" | "redact" | "unrecorded" | "stdin", _) => {
+        ("approval" | "preimage" | "redact" | "unrecorded" | "stdin" | "undecodable", _) => {
             return Err(format!("@{name} belongs into the access set"));
         }
         _ => return Err(format!("unknown annotation @{name}")),
@@ -148,13 +152,14 @@ mod tests {
     #[test]
     fn obligations_are_read() {
         let text = r#"@id("a") @approval("oncall, sre") @preimage("true") @redact("spec.x,data.*")
-            @stdin("sizes") @unrecorded("allow")
+            @stdin("sizes") @undecodable("refuse") @unrecorded("allow")
             permit(principal, action in [k8s::Action::"get", k8s::Action::"list"], resource);"#;
         let facts = parse(text, Kind::Access).expect("valid");
         assert_eq!(facts.approval, ["oncall", "sre"]);
         assert_eq!(facts.redact, ["data.*", "spec.x"]);
         assert!(facts.preimage && facts.unrecorded && !facts.names_impersonate);
         assert_eq!(facts.stdin, StdinRecord::Sizes);
+        assert_eq!(facts.undecodable, Undecodable::Refuse);
         let level =
             parse(r#"@level("metadata") permit(principal, action, resource);"#, Kind::Recording);
         assert_eq!(level.expect("valid").level, Level::Metadata);
@@ -169,6 +174,7 @@ mod tests {
             r#"@redact("a..b") permit(principal, action, resource);"#,
             r#"@preimage("yes") permit(principal, action, resource);"#,
             r#"@stdin("none") permit(principal, action, resource);"#,
+            r#"@undecodable("keep") permit(principal, action, resource);"#,
             r#"@unrecorded("allow") permit(principal, action, resource);"#,
             r#"@unrecorded("allow") permit(principal, action == k8s::Action::"create", resource);"#,
             r#"@level("none") permit(principal, action, resource);"#,
@@ -180,6 +186,7 @@ mod tests {
         for text in [
             r#"@level("all") permit(principal, action, resource);"#,
             r#"@redact("a") permit(principal, action, resource);"#,
+            r#"@undecodable("refuse") permit(principal, action, resource);"#,
         ] {
             assert!(parse(text, Kind::Recording).is_err(), "{text}");
         }

@@ -2,12 +2,13 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use recorder_user::model::Decision;
+use recorder_user::model::{Decision, Obligations, StdinRecord, Undecodable};
 
 use super::{
-    LoadPolicyError, PolicySet, PolicySource, Question, denied,
+    LoadPolicyError, PolicySet, PolicySource, StreamDescription, denied,
+    described::{NotDescribed, Words},
     load::{Files, TESTS_FILE},
-    suite::{Suite, describe, parse_request, principal},
+    suite::{Suite, describe},
 };
 use crate::attribute::effective_verb;
 
@@ -35,6 +36,8 @@ pub struct ExplainRequest {
     pub upgraded: bool,
     /// `DELETE /api/v1/namespaces/prod/configmaps/x`.
     pub request: String,
+    /// What an exec is to run, and so on, beside what the query says.
+    pub stream: StreamDescription,
 }
 
 /// Parses and validates the policies of a directory, without their tests.
@@ -95,18 +98,23 @@ pub fn explain(directory: &Path, asked: &ExplainRequest) -> Outcome {
         Ok(set) => set,
         Err(error) => return failed(&error),
     };
-    let info = match parse_request(&asked.request) {
-        Ok(info) => info,
-        Err(error) => return Outcome { text: format!("deny: {error}\n"), code: 1 },
-    };
-    let principal = principal(&asked.user, &asked.groups);
-    let question = Question {
-        principal: &principal,
-        info: &info,
+    let words = Words {
+        user: &asked.user,
+        groups: &asked.groups,
         cluster: &asked.cluster,
         task: asked.task.as_deref(),
         upgraded: asked.upgraded,
+        request: &asked.request,
+        stream: &asked.stream,
     };
+    let described = match words.read() {
+        Ok(described) => described,
+        Err(NotDescribed::Denied(why)) => {
+            return Outcome { text: format!("deny: {why}\n"), code: 1 };
+        }
+        Err(NotDescribed::Wrong(why)) => return Outcome { text: format!("{why}\n"), code: 2 },
+    };
+    let (question, info) = (described.question(), &described.info);
     let explanation = set.explain(&question);
     let verdict = &explanation.verdict;
     let mut text = String::new();
@@ -114,14 +122,17 @@ pub fn explain(directory: &Path, asked: &ExplainRequest) -> Outcome {
     if verdict.decision != Decision::Allow {
         line(
             &mut text,
-            &format!("  the client reads: {}", denied(&principal, &info, verdict, asked.upgraded)),
+            &format!(
+                "  the client reads: {}",
+                denied(&described.principal, info, verdict, asked.upgraded)
+            ),
         );
     }
     let overruled = |id: &&String| !verdict.policies.contains(id);
     for id in explanation.permits.iter().filter(overruled) {
         line(&mut text, &format!("  overruled: {id} permits it"));
     }
-    line(&mut text, &format!("  verb: {}", effective_verb(&info, asked.upgraded)));
+    line(&mut text, &format!("  verb: {}", effective_verb(info, asked.upgraded)));
     if info.is_resource_request {
         for (key, value) in [
             ("apiGroup", &info.api_group),
@@ -133,14 +144,29 @@ pub fn explain(directory: &Path, asked: &ExplainRequest) -> Outcome {
             line(&mut text, &format!("  {key}: {value:?}"));
         }
     }
+    if let Some(stream) = question.stream {
+        line(&mut text, &format!("  stream: {}", stream.kind.as_str()));
+        line(&mut text, &format!("  container: {:?}", stream.container.as_deref().unwrap_or("")));
+        line(&mut text, &format!("  command: {:?}", stream.command));
+    }
     let level = format!("{:?}", verdict.obligations.level).to_lowercase();
     let by = match explanation.recording.as_slice() {
         [] => "no recording policy applies".to_owned(),
         ids => ids.join(", "),
     };
     line(&mut text, &format!("  recorded: {level} ({by})"));
+    stream_obligations(&mut text, &verdict.obligations);
     line(&mut text, &format!("  policy set: {}", set.hash()));
     Outcome { text, code: u8::from(verdict.decision != Decision::Allow) }
+}
+
+fn stream_obligations(text: &mut String, obligations: &Obligations) {
+    if obligations.stdin == StdinRecord::Sizes {
+        line(text, "  stdin: only its times and sizes are recorded");
+    }
+    if obligations.undecodable == Undecodable::Refuse {
+        line(text, "  undecodable: ends the stream");
+    }
 }
 
 fn failed(error: &LoadPolicyError) -> Outcome {

@@ -7,7 +7,7 @@ use cedar_policy::{
 };
 use recorder_user::model::{Principal, RequestInfo, Timestamp};
 
-use super::Question;
+use super::{Question, stream::stream};
 use crate::attribute::selector::{FieldRequirement, LabelRequirement, parse_fields, parse_labels};
 
 /// Why a request could not be put into Cedar's words; it is denied.
@@ -199,6 +199,9 @@ pub(super) fn context(
 ) -> Result<Context, Unbuildable> {
     let mut pairs = vec![("cluster".to_owned(), text(question.cluster))];
     pairs.extend(question.task.map(|task| ("task".to_owned(), text(task))));
+    if let Some(asked) = question.stream {
+        pairs.push(("stream".to_owned(), stream(asked)?));
+    }
     pairs.extend(
         now.map(|now| ("now".to_owned(), RestrictedExpression::new_datetime(datetime(now)))),
     );
@@ -237,18 +240,18 @@ fn label(term: &LabelRequirement) -> Result<RestrictedExpression, Unbuildable> {
     record([("key", text(&term.key)), ("operator", text(term.operator)), ("values", values)])
 }
 
-fn record<const N: usize>(
-    fields: [(&str, RestrictedExpression); N],
+pub(super) fn record(
+    fields: impl IntoIterator<Item = (&'static str, RestrictedExpression)>,
 ) -> Result<RestrictedExpression, Unbuildable> {
     let fields = fields.into_iter().map(|(key, value)| (key.to_owned(), value));
     RestrictedExpression::new_record(fields).map_err(|error| error.to_string())
 }
 
-fn set(items: impl IntoIterator<Item = RestrictedExpression>) -> RestrictedExpression {
+pub(super) fn set(items: impl IntoIterator<Item = RestrictedExpression>) -> RestrictedExpression {
     RestrictedExpression::new_set(items)
 }
 
-fn text(value: impl AsRef<str>) -> RestrictedExpression {
+pub(super) fn text(value: impl AsRef<str>) -> RestrictedExpression {
     RestrictedExpression::new_string(value.as_ref().to_owned())
 }
 
@@ -274,7 +277,12 @@ mod tests {
     use http::Method;
 
     use super::*;
-    use crate::{attribute::request_info, policy::SCHEMA};
+    use recorder_user::model::StreamRequest;
+
+    use crate::{
+        attribute::{request_info, stream_request},
+        policy::SCHEMA,
+    };
 
     /// The validator's promises hold only for what conforms to the schema; on the data path that is not
     /// checked again, so it is here, for every shape of request.
@@ -296,6 +304,11 @@ mod tests {
             ("DELETE", "/apis/apps/v1/namespaces/n/deployments", None),
             ("PATCH", "/api/v1/namespaces/n/pods/p/status", None),
             ("POST", "/api/v1/namespaces", None),
+            ("POST", "/api/v1/namespaces/n/pods/p/exec", Some("command=sh&command=-c&container=c")),
+            ("GET", "/api/v1/namespaces/n/pods/p/exec", None),
+            ("GET", "/api/v1/namespaces/n/pods/p/attach", Some("stdin&tty")),
+            ("POST", "/api/v1/namespaces/n/pods/p/portforward", Some("ports=80,65535")),
+            ("GET", "/api/v1/nodes/n/proxy/exec", None),
             ("PUT", "/api/v1/namespaces/n", None),
             ("GET", "/version", None),
             ("HEAD", "/healthz", None),
@@ -306,14 +319,16 @@ mod tests {
             for (method, path, query) in targets {
                 let method: Method = method.parse().expect("a method");
                 let info = request_info(&method, path, query).expect("attributable");
+                let stream = stream_request(&info, query, path == "/x").expect("text");
                 let action = vocabulary.action(&info, &info.verb).expect("known");
                 let resource = vocabulary.resource(&info, None).expect("built");
-                conforms(&schema, principal, &info, &subject, action, &resource);
+                let asked = (&info, stream.as_ref());
+                conforms(&schema, principal, asked, &subject, action, &resource);
             }
             let info = RequestInfo::default();
             for resource in vocabulary.impersonated(principal).expect("built") {
                 let action = vocabulary.impersonate();
-                conforms(&schema, principal, &info, &subject, action, &resource);
+                conforms(&schema, principal, (&info, None), &subject, action, &resource);
             }
         }
     }
@@ -321,13 +336,14 @@ mod tests {
     fn conforms(
         schema: &Schema,
         principal: &Principal,
-        info: &RequestInfo,
+        (info, stream): (&RequestInfo, Option<&StreamRequest>),
         subject: &Entity,
         action: EntityUid,
         resource: &Entity,
     ) {
         for task in [None, Some("T-1")] {
-            let question = Question { principal, info, cluster: "c", task, upgraded: false };
+            let question =
+                Question { principal, info, stream, cluster: "c", task, upgraded: false };
             let context = context(&question, Some(Timestamp::now())).expect("built");
             let (uid, target) = (subject.uid(), resource.uid());
             let text = format!("{uid} {action} {target}");

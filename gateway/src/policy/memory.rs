@@ -17,9 +17,9 @@ pub(super) struct Key([u8; 32]);
 
 impl Key {
     pub(super) fn of(question: &Question<'_>) -> Self {
-        let Question { principal, info, cluster, task, upgraded } = question;
+        let Question { principal, info, stream, cluster, task, upgraded } = question;
         let mut digest = Digest(blake3::Hasher::new());
-        (principal, info, cluster, task, upgraded).hash(&mut digest);
+        (principal, info, stream, cluster, task, upgraded).hash(&mut digest);
         Self(*digest.0.finalize().as_bytes())
     }
 }
@@ -58,7 +58,9 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
-    use recorder_user::model::{Principal, RequestInfo};
+    use std::collections::HashSet;
+
+    use recorder_user::model::{Principal, RequestInfo, StreamKind, StreamRequest};
 
     use super::*;
 
@@ -68,9 +70,20 @@ mod tests {
         let other = Principal { groups: vec!["sre".into()], ..principal.clone() };
         let info = RequestInfo { verb: "get".into(), ..RequestInfo::default() };
         let another = RequestInfo { label_selector: "a=b".into(), ..info.clone() };
+        let exec = StreamRequest {
+            kind: StreamKind::Exec,
+            container: None,
+            command: vec!["ls".into()],
+            stdin: false,
+            stdout: true,
+            stderr: true,
+            tty: false,
+            ports: vec![],
+        };
         let question = Question {
             principal: &principal,
             info: &info,
+            stream: None,
             cluster: "c",
             task: None,
             upgraded: false,
@@ -80,12 +93,29 @@ mod tests {
         for changed in [
             Question { principal: &other, ..question },
             Question { info: &another, ..question },
+            Question { stream: Some(&exec), ..question },
             Question { cluster: "", ..question },
             Question { task: Some(""), ..question },
             Question { upgraded: true, ..question },
         ] {
             assert_ne!(same, Key::of(&changed), "{changed:?}");
         }
+        let words = ["ls", "-l"].map(str::to_owned).to_vec();
+        let streams = [
+            exec.clone(),
+            StreamRequest { kind: StreamKind::Attach, ..exec.clone() },
+            StreamRequest { container: Some("c".into()), ..exec.clone() },
+            StreamRequest { command: words, ..exec.clone() },
+            StreamRequest { command: vec!["ls-l".into()], ..exec.clone() },
+            StreamRequest { stdin: true, ..exec.clone() },
+            StreamRequest { stdout: false, ..exec.clone() },
+            StreamRequest { stderr: false, ..exec.clone() },
+            StreamRequest { tty: true, ..exec.clone() },
+            StreamRequest { ports: vec![80], ..exec.clone() },
+        ];
+        let key = |stream| Key::of(&Question { stream: Some(stream), ..question });
+        let keys: HashSet<Key> = streams.iter().map(key).collect();
+        assert_eq!(keys.len(), streams.len());
     }
 
     #[test]
@@ -100,6 +130,7 @@ mod tests {
             Key::of(&Question {
                 principal: &principal,
                 info: &info,
+                stream: None,
                 cluster: "",
                 task: None,
                 upgraded: false,

@@ -14,6 +14,7 @@
 
 mod annotation;
 pub mod command;
+mod described;
 mod entity;
 mod impersonation;
 mod load;
@@ -21,9 +22,11 @@ mod memory;
 mod message;
 mod set;
 mod store;
+mod stream;
 mod suite;
 
 pub use self::{
+    described::StreamDescription,
     impersonation::{ImpersonationError, impersonation},
     load::{LoadPolicyError, PolicySource, Problem},
     message::{denied, impersonation_denied},

@@ -6,7 +6,8 @@ use cedar_policy::{
     Authorizer, Decision as CedarDecision, Entity, EntityUid, PolicySet as Policies, Response,
 };
 use recorder_user::model::{
-    Decision, Level, Obligations, Principal, RequestInfo, StdinRecord, Timestamp, Verdict,
+    Decision, Level, Obligations, Principal, RequestInfo, StdinRecord, StreamRequest, Timestamp,
+    Undecodable, Verdict,
 };
 
 use super::{
@@ -33,6 +34,8 @@ pub struct Question<'a> {
     pub principal: &'a Principal,
     /// What is asked for.
     pub info: &'a RequestInfo,
+    /// What a stream is to run or to carry; none for other requests.
+    pub stream: Option<&'a StreamRequest>,
     /// The cluster's name in the configuration.
     pub cluster: &'a str,
     /// The label that the client chose.
@@ -343,6 +346,7 @@ fn obligations(facts: &[&Facts]) -> Obligations {
     let collect = |lists: &mut dyn Iterator<Item = &Vec<String>>| -> Vec<String> {
         lists.flatten().collect::<BTreeSet<_>>().into_iter().cloned().collect()
     };
+    let refuses = facts.iter().any(|facts| facts.undecodable == Undecodable::Refuse);
     let sizes = facts.iter().any(|facts| facts.stdin == StdinRecord::Sizes);
     Obligations {
         level: Level::Full,
@@ -354,6 +358,7 @@ fn obligations(facts: &[&Facts]) -> Obligations {
         },
         preimage: facts.iter().any(|facts| facts.preimage),
         stdin: if sizes { StdinRecord::Sizes } else { StdinRecord::All },
+        undecodable: if refuses { Undecodable::Refuse } else { Undecodable::Keep },
     }
 }
 

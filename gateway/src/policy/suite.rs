@@ -1,11 +1,11 @@
 //! The operator's own tests: `tests.yaml` beside the access policies, run before a set takes effect.
 
-use http::Method;
-use recorder_user::model::{Decision, Level, Principal, RequestInfo, Verdict};
+use recorder_user::model::{Decision, Level, Verdict};
 use serde::Deserialize;
 
-use super::{LoadPolicyError, PolicySet, Problem, Question, load::TESTS_FILE};
-use crate::attribute;
+use super::{
+    LoadPolicyError, PolicySet, Problem, StreamDescription, described::Words, load::TESTS_FILE,
+};
 
 /// A parsed tests file.
 #[derive(Debug, Deserialize)]
@@ -29,6 +29,9 @@ struct Case {
     upgraded: bool,
     /// Method and path: `DELETE /api/v1/namespaces/prod/configmaps/x`.
     request: String,
+    /// What an exec is to run, and so on, beside what the query says.
+    #[serde(default)]
+    stream: StreamDescription,
     expect: Decision,
     /// Policies that must be among those that decided.
     #[serde(default)]
@@ -62,18 +65,19 @@ impl Suite {
 impl Case {
     fn failure(&self, set: &PolicySet) -> Option<String> {
         let fail = |text: String| Some(format!("{}: {text}", self.name));
-        let info = match parse_request(&self.request) {
-            Ok(info) => info,
-            Err(error) => return fail(error),
-        };
-        let principal = principal(&self.user, &self.groups);
-        let verdict = set.authorize(&Question {
-            principal: &principal,
-            info: &info,
+        let words = Words {
+            user: &self.user,
+            groups: &self.groups,
             cluster: &self.cluster,
             task: self.task.as_deref(),
             upgraded: self.upgraded,
-        });
+            request: &self.request,
+            stream: &self.stream,
+        };
+        let verdict = match words.read() {
+            Ok(described) => set.authorize(&described.question()),
+            Err(error) => return fail(error.text()),
+        };
         let decided = describe(&verdict);
         if verdict.decision != self.expect {
             return fail(format!("expected {}, got {decided}", self.expect.as_str()));
@@ -89,21 +93,6 @@ impl Case {
             _ => None,
         }
     }
-}
-
-/// A principal as a test or a command line describes it.
-pub(super) fn principal(user: &str, groups: &[String]) -> Principal {
-    Principal { username: user.to_owned(), groups: groups.to_vec(), ..Principal::default() }
-}
-
-/// Reads `METHOD /path?query`.
-pub(super) fn parse_request(text: &str) -> Result<RequestInfo, String> {
-    let (method, target) =
-        text.split_once(' ').ok_or("a request is a method, a space and a path")?;
-    let method = Method::from_bytes(method.as_bytes()).map_err(|error| error.to_string())?;
-    let (path, query) =
-        target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-    attribute::request_info(&method, path, query).map_err(|error| error.status().2)
 }
 
 /// A verdict in one line.

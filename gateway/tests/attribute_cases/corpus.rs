@@ -27,6 +27,16 @@ pub(crate) fn corpus() -> Vec<Case> {
         add("DELETE", format!("/api/v1/namespaces/n/pods?{query}"));
         add("GET", format!("/api/v1/namespaces/n/pods/p?{query}"));
     }
+    for query in STREAM_QUERIES {
+        for subresource in ["exec", "attach", "portforward", "proxy/exec"] {
+            add("GET", format!("/api/v1/namespaces/n/pods/p/{subresource}?{query}"));
+        }
+        add("POST", format!("/api/v1/namespaces/n/pods/p/exec?{query}"));
+    }
+    let long = |count: usize| vec!["tty"; count].join("&");
+    for query in [long(10_000), long(10_001), "command=y".repeat(200)] {
+        add("POST", format!("/api/v1/namespaces/n/pods/p/exec?{query}"));
+    }
     for target in
         ["*", "https://host/api/v1/pods", "api/v1/pods", "host:443", "?watch=1", "//h/api"]
     {
@@ -237,4 +247,55 @@ const QUERIES: &[&str] = &[
     "dryRun=All&propagationPolicy=Foreground&gracePeriodSeconds=x",
     "pretty=true&follow=true",
     "shardSelector=x&continue=y&fieldSelector=metadata.name%3Da",
+];
+
+const STREAM_QUERIES: &[&str] = &[
+    "command=ls",
+    "command=ls&command=-l&container=web&stdout=true&stderr=true",
+    "command=sh&command=-c&command=echo+%22a+b%22&stdin=true&stdout=true&tty=true",
+    "command=sh&container=a&command=-c&container=b&command=",
+    "container=&container=b",
+    "container=%20&command=+",
+    "container",
+    "command",
+    "command=&command=",
+    "Command=ls&commands=ls&command[]=ls&command.0=ls",
+    "c%6fmmand=ls&comman%64=-l",
+    "command=a;b&command=c",
+    "command=%zz&command=%6c%73",
+    "command=%ff",
+    "command=%c3%a9&container=%c3%a9",
+    "container=%ff&command=ls",
+    "command=%00&command=%0a",
+    "command=a%2Cb,c",
+    "stdin",
+    "stdin=&stdout=0&stderr=1&tty=2",
+    "stdin=false&stdin=true&tty=true&tty=false",
+    "stdin=FALSE&stdout=False&stderr=fal%c5%bfe&tty=f",
+    "stdin=no&tty=00&stdout=+0&stderr=0+",
+    "STDIN=true&Tty=true",
+    "stdin=%ff&tty=%66alse",
+    "stdin=true;tty=true",
+    "ports=80",
+    "ports=80&ports=443",
+    "ports=80,443&ports=0080",
+    "ports=65535&ports=0",
+    "ports=65536",
+    "ports=4294967376",
+    "ports=",
+    "ports=80,",
+    "ports=,80",
+    "ports=%2b80",
+    "ports=+80",
+    "ports=-1",
+    "ports=8_0",
+    "ports=0x50",
+    "ports=80&ports=x",
+    "ports=%d9%a3",
+    "ports=%ff",
+    "ports=80#x",
+    "command=ls#&tty=1",
+    "command=ls?tty=1&a?command=x",
+    "=ls&command=a=b=c&&tty",
+    "path=/etc&command=ls",
 ];

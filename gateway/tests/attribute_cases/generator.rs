@@ -34,6 +34,9 @@ impl Random {
     }
 
     fn case(&mut self) -> Case {
+        if self.one_in(4) {
+            return self.stream();
+        }
         let method = if self.one_in(3) { self.pick(METHODS) } else { "GET" }.to_owned();
         let mut url = self.path();
         if self.one_in(6) {
@@ -48,6 +51,29 @@ impl Random {
             url.push_str(&query);
         }
         Case { method, url }
+    }
+
+    fn stream(&mut self) -> Case {
+        let method = self.pick(&["GET", "POST"]).to_owned();
+        let subresource = self.pick(&["exec", "attach", "portforward"]);
+        let pairs: Vec<String> = (0..self.below(8))
+            .map(|_| match self.below(8) {
+                0..=2 => format!("command={}", self.pick(WORDS)),
+                3 => format!("container={}", self.pick(WORDS)),
+                4 => format!("ports={}", self.list(PORTS)),
+                _ => format!("{}={}", self.pick(STREAM_KEYS), self.pick(BOOLEANS)),
+            })
+            .collect();
+        let mut query = pairs.join("&");
+        if self.one_in(6) {
+            self.damage(&mut query);
+        }
+        Case { method, url: format!("/api/v1/namespaces/n/pods/p/{subresource}?{query}") }
+    }
+
+    fn list(&mut self, from: &[&str]) -> String {
+        let items: Vec<&str> = (0..=self.below(3)).map(|_| self.pick(from)).collect();
+        items.join(",")
     }
 
     fn path(&mut self) -> String {
@@ -228,4 +254,31 @@ const DAMAGE: &[&str] = &[
     "/", "//", ".", "..", "/../", "/./", "%", "%2", "%2f", "%2F", "%2e", "%00", "%0d", "%7f",
     "%ff", ";", "?", "#", "&", "=", "+", "\\", "*", "@", ":", "%25", "'", "\"", "{", "|", "^", "`",
     "<",
+];
+
+const STREAM_KEYS: &[&str] =
+    &["stdin", "stdout", "stderr", "tty", "tt%79", "TTY", "command", "ports", "x", ""];
+
+const WORDS: &[&str] = &[
+    "",
+    "sh",
+    "-c",
+    "ls+-l",
+    "%22a+b%22",
+    "a%26b",
+    "a=b",
+    "%00",
+    "%0A",
+    "%c3%a9",
+    "%FF",
+    "%27",
+    "$x",
+    "%2F",
+    "*",
+    "a,b",
+    "0",
+];
+
+const PORTS: &[&str] = &[
+    "80", "80", "443", "0080", "0", "65535", "65536", "-1", "", "x", "%2b1", "+1", "1_0", "%d9%a3",
 ];

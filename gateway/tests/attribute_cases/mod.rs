@@ -3,9 +3,9 @@
 mod corpus;
 mod generator;
 
-use gateway::attribute::{AttributeError, request_info};
+use gateway::attribute::{AttributeError, request_info, stream_request};
 use http::Method;
-use recorder_user::model::RequestInfo;
+use recorder_user::model::{RequestInfo, StreamKind, StreamRequest};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{corpus::corpus, generator::generate};
@@ -21,11 +21,42 @@ pub(crate) struct Case {
 
 /// What the Go program says of a case.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Answer {
     pub(crate) method: String,
     pub(crate) url: String,
     pub(crate) info: Option<Info>,
     pub(crate) error: Option<String>,
+    /// Of an exec, an attach or a port-forward of a pod.
+    pub(crate) stream: Option<Stream>,
+    pub(crate) stream_error: Option<String>,
+}
+
+/// The options of a stream as the Go program writes them: empty fields are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Stream {
+    container: String,
+    command: Vec<String>,
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+    tty: bool,
+    ports: Vec<u16>,
+}
+
+impl From<StreamRequest> for Stream {
+    fn from(request: StreamRequest) -> Self {
+        Self {
+            container: request.container.unwrap_or_default(),
+            command: request.command,
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            tty: request.tty,
+            ports: request.ports,
+        }
+    }
 }
 
 /// `RequestInfo` as the Go program writes it: empty fields are left out.
@@ -79,11 +110,13 @@ pub(crate) enum Agreement {
 }
 
 /// What we say of a case.
-pub(crate) fn ours(case: &Case) -> Result<RequestInfo, AttributeError> {
+pub(crate) fn ours(case: &Case) -> Result<(RequestInfo, Option<StreamRequest>), AttributeError> {
     let method = Method::from_bytes(case.method.as_bytes()).map_err(|_| AttributeError::Connect)?;
     let (path, query) =
         case.url.split_once('?').map_or((case.url.as_str(), None), |(p, q)| (p, Some(q)));
-    request_info(&method, path, query)
+    let info = request_info(&method, path, query)?;
+    let stream = stream_request(&info, query, false)?;
+    Ok((info, stream.filter(|stream| stream.kind != StreamKind::Proxy)))
 }
 
 /// Compares our answer with the Go program's.
@@ -96,9 +129,17 @@ pub(crate) fn compare(answer: &Answer) -> Result<Agreement, String> {
     if theirs.is_some() == answer.error.is_some() {
         return Err(format!("{case:?} has no answer"));
     }
+    let stream = (answer.stream.clone(), answer.stream_error.is_some());
     match (ours(&case), theirs) {
-        (Ok(ours), Some(theirs)) if ours == theirs => Ok(Agreement::Same),
-        (Ok(ours), theirs) => Err(format!("{case:?}\n  ours:   {ours:?}\n  theirs: {theirs:?}")),
+        (Ok((ours, asked)), Some(theirs))
+            if ours == theirs && (asked.clone().map(Stream::from), false) == stream =>
+        {
+            Ok(Agreement::Same)
+        }
+        (Ok(ours), theirs) => {
+            Err(format!("{case:?}\n  ours:   {ours:?}\n  theirs: {theirs:?} {stream:?}"))
+        }
+        (Err(AttributeError::Ports), Some(_)) if stream.1 => Ok(Agreement::BothRefuse),
         (Err(_), None) => Ok(Agreement::BothRefuse),
         (Err(error), Some(theirs)) if !is_on_purpose(&case, &error) => {
             Err(format!("{case:?}\n  ours:   refused: {error}\n  theirs: {theirs:?}"))
@@ -119,13 +160,17 @@ fn is_on_purpose(case: &Case, error: &AttributeError) -> bool {
         AttributeError::EmptySegment => path.contains("//"),
         AttributeError::ControlCharacter => (0..0x20).chain([0x7f]).any(encodes),
         AttributeError::NotText { what: "path" } => (0x80..=0xff).any(encodes),
-        AttributeError::NotText { .. } => case.url.contains('%'),
+        AttributeError::NotText { .. } => {
+            let query = case.url.split_once('?').unwrap_or_default().1.to_ascii_lowercase();
+            (0x80..=0xff).any(|byte| query.contains(&format!("%{byte:02x}")))
+        }
         AttributeError::WatchMethod => path.contains("/watch/") && case.method != "GET",
         AttributeError::NotAPath => !path.starts_with('/'),
         AttributeError::Connect => case.method == "CONNECT",
         AttributeError::TooManyParameters => case.url.matches('&').count() >= 10_000,
         AttributeError::PercentEncoding
         | AttributeError::NoResource
+        | AttributeError::Ports
         | AttributeError::Prefix { .. } => false,
     }
 }

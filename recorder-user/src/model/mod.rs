@@ -34,4 +34,4 @@ pub use session::{
 };
 pub use stream::{StreamFacts, StreamKind, StreamRequest};
 pub use time::{MicrosSince, Timestamp};
-pub use verdict::{Decision, Level, Obligations, StdinRecord, Verdict};
+pub use verdict::{Decision, Level, Obligations, StdinRecord, Undecodable, Verdict};

@@ -35,7 +35,7 @@ impl StreamKind {
 /// The query of an exec, attach or port-forward as the API server reads it: the first value of a parameter
 /// that is repeated, except `command` and `ports`, which are lists; `0` and `false` are false, everything
 /// else that is present is true.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamRequest {
     /// What is asked.

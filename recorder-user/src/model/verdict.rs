@@ -67,6 +67,9 @@ pub struct Obligations {
     /// `@stdin`: how much of what a client types is kept.
     #[serde(default, skip_serializing_if = "StdinRecord::is_all")]
     pub stdin: StdinRecord,
+    /// `@undecodable`: what becomes of a stream whose bytes cannot be decoded.
+    #[serde(default, skip_serializing_if = "Undecodable::is_keep")]
+    pub undecodable: Undecodable,
 }
 
 /// How much of a stream's standard input is kept.
@@ -83,6 +86,23 @@ pub enum StdinRecord {
 impl StdinRecord {
     fn is_all(&self) -> bool {
         *self == Self::All
+    }
+}
+
+/// What becomes of a stream whose bytes cannot be decoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Undecodable {
+    /// It goes on, and its bytes are kept raw.
+    #[default]
+    Keep,
+    /// It is ended.
+    Refuse,
+}
+
+impl Undecodable {
+    fn is_keep(&self) -> bool {
+        *self == Self::Keep
     }
 }
 

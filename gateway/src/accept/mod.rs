@@ -166,6 +166,8 @@ fn service(
 > {
     service_fn(move |request| {
         let serving = exchange::serve(Arc::clone(&gateway), Arc::clone(&connection), request);
+        // Boxed: hyper keeps this future's place for as long as the body flows, for a watch hours.
+        let serving = Box::pin(serving);
         async move { Ok(serving.await) }
     })
 }

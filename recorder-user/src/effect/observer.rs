@@ -1,5 +1,7 @@
 //! Watches one exchange and keeps what the decision needs.
 
+use std::sync::Arc;
+
 use super::{
     EffectResult,
     decide::{Facts, of},
@@ -20,7 +22,7 @@ const PROTOBUF_PREFIX_BYTES_MAX: usize = 1 << 20;
 
 /// Watches the bodies of one exchange. Costs nothing for those that only read.
 pub struct Observer {
-    info: RequestInfo,
+    info: Arc<RequestInfo>,
     query_dry_run: bool,
     request: Reader,
     request_bytes: u64,
@@ -31,11 +33,11 @@ pub struct Observer {
 impl Observer {
     /// For a request that is about to be forwarded.
     #[must_use]
-    pub fn new(info: &RequestInfo, head: &RequestHead) -> Self {
+    pub fn new(info: &Arc<RequestInfo>, head: &RequestHead) -> Self {
         let request = if asks_in_body(info) { Reader::new(&head.headers) } else { Reader::None };
         Self {
             query_dry_run: is_dry_run(&head.target),
-            info: info.clone(),
+            info: Arc::clone(info),
             request,
             request_bytes: 0,
             status: None,

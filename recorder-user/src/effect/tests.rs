@@ -1,4 +1,4 @@
-use std::io::Write;
+use std::{io::Write, sync::Arc};
 
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
@@ -70,7 +70,7 @@ impl Case {
             headers: vec![("content-type".into(), "application/json".into())],
             ..RequestHead::default()
         };
-        let mut observer = Observer::new(&self.info, &head);
+        let mut observer = Observer::new(&Arc::new(self.info.clone()), &head);
         self.request.chunks(chunk).for_each(|bytes| observer.request_chunk(bytes));
         if let Some(status) = self.status {
             let headers = vec![

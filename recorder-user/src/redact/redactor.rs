@@ -28,7 +28,8 @@ pub struct Redactor {
     encoding: String,
     bytes: u64,
     stored_bytes: u64,
-    hasher: blake3::Hasher,
+    /// From the first stored byte on: it is large, and many watches are silent.
+    hasher: Option<Box<blake3::Hasher>>,
 }
 
 enum Work {
@@ -71,13 +72,7 @@ impl Redactor {
                 before: 0,
             })),
         };
-        Self {
-            work,
-            encoding: plan.encoding,
-            bytes: 0,
-            stored_bytes: 0,
-            hasher: blake3::Hasher::new(),
-        }
+        Self { work, encoding: plan.encoding, bytes: 0, stored_bytes: 0, hasher: None }
     }
 
     /// Takes the next bytes of the body and appends what is to be stored now. A body that passes is
@@ -120,8 +115,8 @@ impl Redactor {
             }
         }
         facts.stored_bytes = self.stored_bytes;
-        if self.stored_bytes > 0 {
-            facts.hash = self.hasher.finalize().to_hex().to_string();
+        if let Some(hasher) = self.hasher {
+            facts.hash = hasher.finalize().to_hex().to_string();
         }
         facts
     }
@@ -130,7 +125,7 @@ impl Redactor {
         if bytes.is_empty() {
             return;
         }
-        self.hasher.update(&bytes);
+        self.hasher.get_or_insert_with(Box::default).update(&bytes);
         self.stored_bytes += bytes.len() as u64;
         if !matches!(self.work, Work::Pass) {
             while bytes.len() > PIECE_BYTES_MAX {

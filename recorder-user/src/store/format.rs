@@ -18,8 +18,11 @@ pub(super) const PREAMBLE_BYTES: usize = 8 + 2 + 4;
 pub(super) const HEADER_JSON_BYTES_MAX: usize = 64 << 10;
 /// A longer payload, stored or decompressed, is refused when written and is damage when read.
 pub const PAYLOAD_BYTES_MAX: usize = 16 << 20;
-/// Shorter payloads are not worth compressing.
+/// Shorter payloads are not worth compressing: it would take about 9 µs to save a few bytes.
 const COMPRESS_BYTES_MIN: usize = 512;
+/// The same for pieces of bodies. A short one, such as a watch event, has little that repeats: a quarter is
+/// saved at best. Records in JSON repeat their own words.
+const COMPRESS_CHUNK_BYTES_MIN: usize = 768;
 /// zstd's fastest ordinary level: the writer thread is on the way of every acknowledgement.
 const COMPRESS_LEVEL: i32 = 1;
 /// `payload_len`, `crc32c`, `kind`, `flags`.
@@ -232,7 +235,9 @@ impl Encoder {
             return Err(RecordTooLarge { bytes });
         }
         let mut flags = 0;
-        if bytes >= COMPRESS_BYTES_MIN && self.compress(&out[payload_at..]) {
+        let compress_min =
+            if kind == Kind::CHUNK { COMPRESS_CHUNK_BYTES_MIN } else { COMPRESS_BYTES_MIN };
+        if bytes >= compress_min && self.compress(&out[payload_at..]) {
             out.truncate(payload_at);
             out.extend_from_slice(&self.scratch);
             flags = FLAG_ZSTD;

@@ -7,7 +7,7 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{Semaphore, oneshot};
@@ -82,11 +82,25 @@ impl State {
     }
 }
 
+/// What the writer does, and so what wakes it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    /// It works, and looks at the queue before it sleeps.
+    Work,
+    /// It lets records gather, until something presses or the time is up.
+    Gather,
+    /// It sleeps until there is something.
+    Sleep,
+}
+
 struct Queue {
     entries: Vec<Entry>,
+    /// What the entries take, of the bound and of the reserve.
+    weight: usize,
+    /// Whether someone waits for an entry, or for the room that the entries take.
+    pressing: bool,
     state: State,
-    /// Whether the writer sleeps: only then does a push need to wake it.
-    idle: bool,
+    doing: Doing,
     probes: Vec<oneshot::Sender<Answer>>,
     sync_failed: Option<Arc<io::Error>>,
     stop: bool,
@@ -100,6 +114,8 @@ pub(super) struct Shared {
     wake: Condvar,
     pub(super) room: Semaphore,
     room_max: usize,
+    /// How many wait for room.
+    waiting: AtomicUsize,
     reserved: AtomicUsize,
     pub(super) epoch: AtomicU64,
     pub(super) written_bytes: AtomicU64,
@@ -124,8 +140,10 @@ impl Shared {
             directory,
             queue: Mutex::new(Queue {
                 entries: Vec::new(),
+                weight: 0,
+                pressing: false,
                 state: State::Works,
-                idle: false,
+                doing: Doing::Work,
                 probes: Vec::new(),
                 sync_failed: None,
                 stop: false,
@@ -134,6 +152,7 @@ impl Shared {
             wake: Condvar::new(),
             room: Semaphore::new(room_max),
             room_max,
+            waiting: AtomicUsize::new(0),
             reserved: AtomicUsize::new(0),
             epoch: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
@@ -158,8 +177,10 @@ impl Shared {
             self.free(entry.room, entry.reserved);
             return Err(error);
         }
+        queue.weight += entry.room as usize + entry.reserved;
+        queue.pressing |= entry.waiter.is_some();
         queue.entries.push(entry);
-        self.wake(queue);
+        self.queued(queue);
         Ok(())
     }
 
@@ -189,6 +210,7 @@ impl Shared {
             self.free(room.permits, room.reserved);
             return Err(Refused { records, error });
         }
+        let waits = waiter.is_some();
         let entries = records.into_iter();
         queue.entries.extend(entries.map(|record| Entry {
             record,
@@ -201,14 +223,37 @@ impl Shared {
             last.reserved = room.reserved;
             last.waiter = waiter;
         }
-        self.wake(queue);
+        queue.weight += room.permits as usize + room.reserved;
+        queue.pressing |= waits;
+        self.queued(queue);
+        Ok(())
+    }
+
+    /// Wakes the writer if it sleeps; if it only lets records gather, when these must not wait.
+    fn queued(&self, mut queue: MutexGuard<'_, Queue>) {
+        queue.pressing |= queue.weight >= GATHER_BYTES_MAX.min(self.room_max)
+            || self.waiting.load(Ordering::Relaxed) > 0;
+        if queue.doing == Doing::Sleep || queue.pressing {
+            self.wake(queue);
+        }
+    }
+
+    /// Waits for room; meanwhile nothing is left to gather.
+    pub(super) async fn acquire(&self, permits: u32) -> Result<(), AppendError> {
+        let permit = if let Ok(permit) = self.room.try_acquire_many(permits) {
+            permit
+        } else {
+            let _waiting = Waiting::for_room(self);
+            self.room.acquire_many(permits).await.map_err(|_| AppendError::Closed)?
+        };
+        permit.forget();
         Ok(())
     }
 
     fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
-        let idle = std::mem::take(&mut queue.idle);
+        let doing = std::mem::replace(&mut queue.doing, Doing::Work);
         drop(queue);
-        if idle {
+        if doing != Doing::Work {
             self.wake.notify_one();
         }
     }
@@ -224,13 +269,25 @@ impl Shared {
     }
 
     /// Waits for work; swaps the queue with the empty `batch`, so that neither is ever allocated anew.
+    /// Records that nobody waits for gather for a moment: one wake-up and one write serve them all.
     pub(super) fn take(&self, batch: &mut Vec<Entry>) -> Work {
         let mut queue = lock(&self.queue);
+        let mut gathered = None;
         loop {
             if let Some(error) = queue.sync_failed.take() {
                 return Work::SyncFailed(error);
             }
             if !queue.entries.is_empty() {
+                let until = *gathered.get_or_insert_with(|| Instant::now() + GATHER);
+                let left = until.saturating_duration_since(Instant::now());
+                if !(queue.pressing || queue.stop || left.is_zero()) {
+                    queue.doing = Doing::Gather;
+                    let woken = self.wake.wait_timeout(queue, left);
+                    queue = woken.unwrap_or_else(PoisonError::into_inner).0;
+                    queue.doing = Doing::Work;
+                    continue;
+                }
+                (queue.weight, queue.pressing) = (0, false);
                 std::mem::swap(&mut queue.entries, batch);
                 return Work::Batch;
             }
@@ -241,9 +298,9 @@ impl Shared {
                 queue.state = State::Closed;
                 return Work::Stop(queue.closing.take());
             }
-            queue.idle = true;
+            queue.doing = Doing::Sleep;
             queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
-            queue.idle = false;
+            queue.doing = Doing::Work;
         }
     }
 
@@ -253,6 +310,7 @@ impl Shared {
         *lock(&self.error) = Some(chain(error));
         let mut queue = lock(&self.queue);
         queue.state = State::Failed(error.clone());
+        (queue.weight, queue.pressing) = (0, false);
         batch.append(&mut queue.entries);
     }
 
@@ -260,10 +318,10 @@ impl Shared {
     pub(super) fn pause(&self, how_long: Duration) -> bool {
         let mut queue = lock(&self.queue);
         if queue.probes.is_empty() && !queue.stop {
-            queue.idle = true;
+            queue.doing = Doing::Sleep;
             queue =
                 self.wake.wait_timeout(queue, how_long).unwrap_or_else(PoisonError::into_inner).0;
-            queue.idle = false;
+            queue.doing = Doing::Work;
         }
         // What the flusher said of the old file is settled by the failure that is being handled.
         queue.sync_failed = None;
@@ -359,6 +417,26 @@ impl Shared {
     }
 }
 
+/// One who waits for room, until dropped.
+struct Waiting<'a>(&'a Shared);
+
+impl<'a> Waiting<'a> {
+    fn for_room(shared: &'a Shared) -> Self {
+        shared.waiting.fetch_add(1, Ordering::Relaxed);
+        // Under the lock: whoever queues from here on sees that someone waits.
+        let mut queue = lock(&shared.queue);
+        queue.pressing = true;
+        shared.wake(queue);
+        Self(shared)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// An error and its causes in one line.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -378,3 +456,11 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A larger bound than this is cut to it: the semaphore counts permits of one call in 32 bits.
 const QUEUE_BYTES_LIMIT: usize = 1 << 30;
+/// How long records that nobody waits for may gather before they are written: a part of the 200 ms within
+/// which they are durable.
+const GATHER: Duration = Duration::from_millis(20);
+/// So many bytes are not left to gather: a fast stream is written as it comes.
+const GATHER_BYTES_MAX: usize = 256 << 10;
+
+#[cfg(test)]
+mod tests;

@@ -206,8 +206,7 @@ impl Recorder {
 
     async fn room(&self, weight: usize) -> Result<u32, AppendError> {
         let permits = self.shared.permits(weight);
-        let permit = self.shared.room.acquire_many(permits).await;
-        permit.map_err(|_| AppendError::Closed)?.forget();
+        self.shared.acquire(permits).await?;
         Ok(permits)
     }
 }

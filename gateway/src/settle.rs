@@ -183,7 +183,10 @@ impl Exchange {
         self.lease = lease;
         self.progress = Progress::Answered;
         self.status = head.status;
-        self.audit_id = head.header("audit-id").map(str::to_owned);
+        // A 101 is written by the API server's proxy code, which leaves its own headers out; the id is the
+        // one that was sent.
+        let sent = (head.status == 101).then(|| self.id.to_string());
+        self.audit_id = head.header("audit-id").map(str::to_owned).or(sent);
         lock(&self.shared).observe(|observer| observer.response_started(&head));
         let at_us = micros(self.received.elapsed());
         let started = ResponseStarted { exchange: self.id, at_us, head };
@@ -220,7 +223,8 @@ impl Exchange {
     fn outcome(&mut self, ending: Ending, records: &mut Vec<Record>) -> ExchangeSettled {
         let finished = ending == Ending::Finished;
         let mut shared = lock(&self.shared);
-        let request = shared.request.finish(false, records);
+        // A body that ended is finished already; what a stream's client sent ends with the stream.
+        let request = shared.request.finish(self.upgraded && finished, records);
         let response = match &mut shared.response {
             Some(recording) => recording.finish(finished, records),
             None => BodyFacts { ended: finished, ..BodyFacts::default() },

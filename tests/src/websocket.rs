@@ -73,12 +73,12 @@ impl WebSocket {
         Ok(Self { stream, unread, protocol: protocol.unwrap_or_default() })
     }
 
-    /// Sends one frame, masked, with a key that is not zero.
+    /// Sends a message in one frame, masked with a key that is not zero.
     ///
     /// # Errors
     /// When the server is gone.
-    pub async fn send(&mut self, opcode: u8, payload: &[u8], last: bool) -> Result<()> {
-        let mut frame = vec![opcode | if last { 0x80 } else { 0 }];
+    pub async fn send(&mut self, opcode: u8, payload: &[u8]) -> Result<()> {
+        let mut frame = vec![opcode | FINAL];
         match u16::try_from(payload.len()) {
             Ok(length) if length < 126 => frame.push(0x80 | u8::try_from(length)?),
             Ok(length) => {
@@ -90,7 +90,6 @@ impl WebSocket {
                 frame.extend((payload.len() as u64).to_be_bytes());
             }
         }
-        const KEY: [u8; 4] = [0x5a, 0x01, 0xff, 0x80];
         frame.extend(KEY);
         frame.extend(payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
         self.stream.write_all(&frame).await.context("send a frame")
@@ -119,7 +118,9 @@ impl WebSocket {
         let (opcode, short) = (*bytes.first()? & 0x0f, usize::from(*bytes.get(1)? & 0x7f));
         let (length, start) = match short {
             126 => (usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)), 4),
-            127 => (usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?, 10),
+            127 => {
+                (usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?, 10)
+            }
             short => (short, 2),
         };
         let payload = bytes.get(start..start + length)?.to_vec();
@@ -128,4 +129,6 @@ impl WebSocket {
     }
 }
 
+const FINAL: u8 = 0x80;
+const KEY: [u8; 4] = [0x5a, 0x01, 0xff, 0x80];
 const LIMIT: Duration = Duration::from_secs(30);

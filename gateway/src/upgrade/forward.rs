@@ -8,7 +8,7 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Empty;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use recorder_user::{
-    model::{Direction, StdinRecord, StreamFacts, StreamKind},
+    model::{Direction, StdinRecord, StreamFacts, StreamKind, Undecodable},
     redact::{self, BodyPlan},
     wire::stream::{Agreement, Asked, Decoder},
 };
@@ -170,7 +170,7 @@ async fn switch(
     };
     let keep = Keep {
         stdin_sizes: opened.obligations.stdin == StdinRecord::Sizes,
-        refuse_undecodable: false,
+        refuse_undecodable: opened.obligations.undecodable == Undecodable::Refuse,
     };
     let recorder = gateway.recorder.clone();
     let decoder = Decoder::new(agreement);

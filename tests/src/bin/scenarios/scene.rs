@@ -37,7 +37,7 @@ pub(crate) struct World {
     pub(crate) versions: Versions,
     pub(crate) plane: ControlPlane,
     pub(crate) issuer: Issuer,
-    cluster: OnceCell<Cluster>,
+    cluster: OnceCell<Rc<Cluster>>,
     root: PathBuf,
 }
 
@@ -50,10 +50,14 @@ impl World {
     }
 
     /// A control plane with a node, started by the first scenario that asks for it.
-    pub(crate) async fn cluster(&self) -> Result<&Cluster> {
+    pub(crate) async fn cluster(&self) -> Result<Rc<Cluster>> {
         let directory = self.root.join("cluster");
-        let start = || Cluster::start(&self.tools, &directory);
-        self.cluster.get_or_try_init(start).await.context("start a cluster with a node")
+        let start = async || {
+            let options = controlplane::Options::default();
+            Cluster::start(&self.tools, &directory, options).await.map(Rc::new)
+        };
+        let cluster = self.cluster.get_or_try_init(start).await;
+        cluster.map(Rc::clone).context("start a cluster with a node")
     }
 }
 

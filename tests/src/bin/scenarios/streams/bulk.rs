@@ -94,7 +94,9 @@ pub(super) async fn copy(scene: Rc<Scene>) -> Result<()> {
     for (copy, direction) in copies.iter().zip(["to", "from"]) {
         ensure!(copy["direction"] == direction, "{copy}");
         let files = copy["files"].as_array().context("no files")?;
-        for (name, bytes) in [("noise", 3_000_000), ("numbers", 588_895), ("with space", 7), ("empty", 0)] {
+        for (name, bytes) in
+            [("noise", 3_000_000), ("numbers", 588_895), ("with space", 7), ("empty", 0)]
+        {
             let listed = files.iter().any(|file| {
                 let path = file["path"].as_str().unwrap_or_default();
                 path.ends_with(name) && file["bytes"] == bytes

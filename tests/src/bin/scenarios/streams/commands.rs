@@ -9,7 +9,7 @@ use rig::controlplane;
 use rig::gateway::Options;
 use rig::kubectl::succeeded;
 use rig::node::images::BOX;
-use rig::process;
+use rig::process::{self, Input};
 use rig::terminal::Terminal;
 use serde_json::Value;
 
@@ -33,8 +33,18 @@ pub(super) async fn debug(scene: Rc<Scene>) -> Result<()> {
     let visit = Visit::start(&scene, "debug", &Options::default()).await?;
     let pod = visit.pod("box").await?;
     let arguments = [
-        "debug", "box", "--image", BOX, "--image-pull-policy=Never", "--target=box", "--attach",
-        "--quiet", "--", "sh", "-c", "echo $((6 * 7))",
+        "debug",
+        "box",
+        "--image",
+        BOX,
+        "--image-pull-policy=Never",
+        "--target=box",
+        "--attach",
+        "--quiet",
+        "--",
+        "sh",
+        "-c",
+        "echo $((6 * 7))",
     ];
     let output = visit.ok(&arguments).await?;
     ensure!(output.stdout.contains("42"), "{output:?}");
@@ -54,8 +64,17 @@ pub(super) async fn run(scene: Rc<Scene>) -> Result<()> {
     visit.cluster.plane.namespace("run").await?;
     visit.pod("first").await?.delete().await?;
     let arguments = [
-        "run", "fleeting", "-it", "--rm", "--restart=Never", "--image", BOX,
-        "--image-pull-policy=Never", "--command", "--", "sh",
+        "run",
+        "fleeting",
+        "-it",
+        "--rm",
+        "--restart=Never",
+        "--image",
+        BOX,
+        "--image-pull-policy=Never",
+        "--command",
+        "--",
+        "sh",
     ];
     let mut terminal = Terminal::start(visit.command(&arguments), 80, 24)?;
     // The prompt may have passed before it was attached.
@@ -107,7 +126,10 @@ pub(super) async fn fallback(scene: Rc<Scene>) -> Result<()> {
     for kubectl in scene.world.versions.found.iter().filter(|kubectl| kubectl.minor() >= 31) {
         let arguments = ["exec", "-i", "box", "--", "cat"];
         let command = visit.command_of(kubectl, &arguments);
-        let output = succeeded(process::run_with_input(command, "all the same\n", LIMIT).await?)?;
+        let output = succeeded(
+            process::run_with_input(command, Input::Ends(b"all the same\n".to_vec()), LIMIT)
+                .await?,
+        )?;
         ensure!(output.stdout == "all the same\n", "kubectl {}: {output:?}", kubectl.version());
         let agent = format!("kubectl/v{}.", kubectl.version());
         let rows = search_until(

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use anyhow::{Context as _, Result, ensure};
 use rig::gateway::Options;
 use rig::kubectl::Kubectl;
-use rig::process;
+use rig::process::{self, Input};
 use rig::terminal::Terminal;
 use serde_json::Value;
 
@@ -18,7 +18,9 @@ pub(super) async fn every_kubectl(scene: Rc<Scene>) -> Result<()> {
     let pod = visit.pod("box").await?;
     let versions = &scene.world.versions.found;
     for kubectl in versions {
-        visit_once(&visit, kubectl).await.with_context(|| format!("kubectl {}", kubectl.version()))?;
+        visit_once(&visit, kubectl)
+            .await
+            .with_context(|| format!("kubectl {}", kubectl.version()))?;
     }
     let rows = visit.streams("exec", versions.len() * 3).await?;
     ensure!(rows.len() == versions.len() * 3, "{} streams: {rows:?}", rows.len());
@@ -34,7 +36,12 @@ const INPUT: &str = "to the container and back\n";
 
 async fn visit_once(visit: &Visit, kubectl: &Kubectl) -> Result<()> {
     let script = ["exec", "-i", "box", "--", "sh", "-c", "cat; echo oops >&2; exit 3"];
-    let output = process::run_with_input(visit.command_of(kubectl, &script), INPUT, LIMIT).await?;
+    let output = process::run_with_input(
+        visit.command_of(kubectl, &script),
+        Input::Ends(INPUT.into()),
+        LIMIT,
+    )
+    .await?;
     ensure!(output.code == Some(3), "exit code: {output:?}");
     ensure!(output.stdout == INPUT, "stdin to stdout: {output:?}");
     ensure!(output.stderr.starts_with("oops\n"), "stderr: {output:?}");
@@ -75,7 +82,8 @@ async fn recorded(visit: &Visit, kubectl: &Kubectl, rows: &[Value]) -> Result<()
 pub(super) async fn terminal(scene: Rc<Scene>) -> Result<()> {
     let visit = Visit::start(&scene, "exec-terminal", &Options::default()).await?;
     let pod = visit.pod("box").await?;
-    let mut terminal = Terminal::start(visit.command(&["exec", "-it", "box", "--", "sh"]), 100, 30)?;
+    let mut terminal =
+        Terminal::start(visit.command(&["exec", "-it", "box", "--", "sh"]), 100, 30)?;
     terminal.shows("#").await?;
     for step in 0..1000_u16 {
         terminal.resize(40 + step % 120, 10 + step % 40)?;
@@ -104,7 +112,12 @@ pub(super) async fn long_command(scene: Rc<Scene>) -> Result<()> {
     let script = ["exec", "box", "--", "sh", "-c", "echo ${#1} ${#2}", "sh", &long, "y"];
     for kubectl in &scene.world.versions.found {
         let output = process::run(visit.command_of(kubectl, &script), LIMIT).await?;
-        ensure!(output.stdout == "102400 1\n", "kubectl {}: {:?}", kubectl.version(), output.stderr);
+        ensure!(
+            output.stdout == "102400 1\n",
+            "kubectl {}: {:?}",
+            kubectl.version(),
+            output.stderr
+        );
     }
     let rows = visit.streams("exec", scene.world.versions.found.len()).await?;
     let shown = visit.shown(&rows[0]).await?;

@@ -46,7 +46,11 @@ impl Streams {
     }
 
     /// Each has ended within the time, and gives what it said.
-    async fn ended(mut self, scene: &Scene, limit: Duration) -> Result<Vec<(&'static str, String)>> {
+    async fn ended(
+        mut self,
+        scene: &Scene,
+        limit: Duration,
+    ) -> Result<Vec<(&'static str, String)>> {
         let mut said = Vec::new();
         for (kind, process) in &mut self.running {
             until(&format!("{kind} ends"), limit, async || {

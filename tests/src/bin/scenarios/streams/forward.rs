@@ -24,7 +24,8 @@ struct Forward {
 
 impl Forward {
     async fn start(visit: &Visit, kubectl: &Kubectl) -> Result<Self> {
-        let log: PathBuf = visit.scene.directory().join(format!("forward-{}.log", kubectl.version()));
+        let log: PathBuf =
+            visit.scene.directory().join(format!("forward-{}.log", kubectl.version()));
         let command = visit.command_of(kubectl, &["port-forward", "echo", ":7000"]);
         let mut process = Process::start("port-forward", command, &log)?;
         let port = until("port-forward listens", LIMIT, async || {
@@ -79,7 +80,12 @@ pub(super) async fn many_connections(scene: Rc<Scene>) -> Result<()> {
     for (row, kubectl) in rows.iter().zip(versions) {
         let shown = visit.shown(row).await?;
         ensure!(shown["ending"] == "finished" && row["account"]["state"] == "complete", "{shown}");
-        ensure!(shown["stream"]["undecodable"].is_null(), "{}: {}", kubectl.version(), shown["stream"]);
+        ensure!(
+            shown["stream"]["undecodable"].is_null(),
+            "{}: {}",
+            kubectl.version(),
+            shown["stream"]
+        );
         let listed = shown["connections"].as_array().context("no connections in show")?;
         let echoes = listed.iter().filter(|connection| {
             connection["port"] == 7000

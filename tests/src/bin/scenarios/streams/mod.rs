@@ -1,6 +1,14 @@
 //! What runs in pods, on a real node: exec, attach, logs, cp, port-forward and debug.
 
+mod bulk;
+mod commands;
+mod exec;
+mod faults;
+mod forward;
 mod node;
+mod policies;
+mod protocols;
+mod visit;
 
 use std::path::Path;
 
@@ -15,6 +23,26 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!("streams-direct", node::direct, 600),
         scenario!("streams-node-leaves-nothing", node::leaves_nothing, 600),
+        scenario!("streams-exec-every-kubectl", exec::every_kubectl, 300),
+        scenario!("streams-exec-terminal", exec::terminal),
+        scenario!("streams-exec-long-command", exec::long_command),
+        scenario!("streams-protocols", protocols::every_channel_protocol),
+        scenario!("streams-token-among-subprotocols", protocols::token_among_subprotocols),
+        scenario!("streams-bulk", bulk::both_ways, 600),
+        scenario!("streams-copy", bulk::copy),
+        scenario!("streams-forward", forward::many_connections, 300),
+        scenario!("streams-debug", commands::debug),
+        scenario!("streams-run", commands::run),
+        scenario!("streams-logs", commands::logs),
+        scenario!("streams-fallback", commands::fallback, 300),
+        scenario!("streams-policy-commands", policies::commands),
+        scenario!("streams-policy-limits", policies::limits),
+        scenario!("streams-policy-proxies", policies::proxies),
+        scenario!("streams-token-expires", faults::token_expires),
+        scenario!("streams-client-gone", faults::client_gone),
+        scenario!("streams-pod-deleted", faults::pod_deleted),
+        scenario!("streams-api-server-restarts", faults::api_server_restarts),
+        scenario!("streams-gateway-killed", faults::gateway_killed),
     ]
 }
 
@@ -22,15 +50,24 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 /// scenarios share: there, deployments have nobody to run their pods.
 pub(crate) struct Cluster {
     // In this order: the node is a client of the plane.
-    _node: Node,
+    node: Node,
     pub(crate) plane: ControlPlane,
 }
 
 impl Cluster {
     /// Starts one: seconds, when all is built. A limit of ten minutes bears a cold cache.
-    pub(crate) async fn start(tools: &Tools, directory: &Path) -> Result<Self> {
-        let plane = ControlPlane::start(tools, directory, controlplane::Options::default()).await?;
+    pub(crate) async fn start(
+        tools: &Tools,
+        directory: &Path,
+        options: controlplane::Options,
+    ) -> Result<Self> {
+        let plane = ControlPlane::start(tools, directory, options).await?;
         let node = Node::start(&plane, directory).await?;
-        Ok(Self { _node: node, plane })
+        Ok(Self { node, plane })
+    }
+
+    /// The node's name.
+    pub(crate) fn node(&self) -> String {
+        self.node.name()
     }
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use anyhow::{Result, ensure};
 use rig::gateway::Options;
-use rig::process;
+use rig::process::{self, Input};
 use rig::terminal::Terminal;
 use serde_json::json;
 
@@ -38,7 +38,7 @@ pub(super) async fn commands(scene: Rc<Scene>) -> Result<()> {
     // What was typed is nowhere afterwards: the runner searches for it.
     let typed = scene.secret("correct horse battery staple".to_owned());
     let command = visit.command(&["exec", "-i", "box", "--", "sha256sum"]);
-    let output = process::run_with_input(command, &typed, LIMIT).await?;
+    let output = process::run_with_input(command, Input::Ends(typed.clone().into()), LIMIT).await?;
     let sum = "c4bbcb1fbec99d65bf59d85c8cb62ee2db963f0fe106f483d9afa73bd4e39a8a";
     ensure!(output.stdout.starts_with(sum), "{output:?}");
     let rows = visit.streams("exec", 2).await?;
@@ -81,8 +81,10 @@ pub(super) async fn proxies(scene: Rc<Scene>) -> Result<()> {
     let token = scene.token("alice").await?;
     let node = visit.cluster.node();
     for tail in ["exec", "run", "attach", "portForward", "containerLogs"] {
-        let target =
-            format!("/api/v1/nodes/{node}/proxy/{tail}/{}/box/box?command=id&output=1", visit.namespace);
+        let target = format!(
+            "/api/v1/nodes/{node}/proxy/{tail}/{}/box/box?command=id&output=1",
+            visit.namespace
+        );
         let opened = rig::websocket::WebSocket::open(
             visit.gateway.endpoint(),
             &target,

@@ -26,7 +26,11 @@ pub(super) struct Visit {
 
 impl Visit {
     /// alice through a gateway of her own.
-    pub(super) async fn start(scene: &Rc<Scene>, namespace: &str, options: &Options) -> Result<Self> {
+    pub(super) async fn start(
+        scene: &Rc<Scene>,
+        namespace: &str,
+        options: &Options,
+    ) -> Result<Self> {
         let cluster = scene.world.cluster().await?;
         Self::at(scene, cluster, namespace, options).await
     }
@@ -74,7 +78,8 @@ impl Visit {
         let kubectl = self.command(&[]);
         let mut shell = Command::new("sh");
         let program = kubectl.get_program().to_string_lossy();
-        let function = format!("kubectl() {{ '{program}' --namespace '{}' \"$@\"; }}\n", self.namespace);
+        let function =
+            format!("kubectl() {{ '{program}' --namespace '{}' \"$@\"; }}\n", self.namespace);
         shell.env_clear().args(["-euc", &format!("{function}{script}")]);
         for (name, value) in kubectl.get_envs() {
             shell.env(name, value.unwrap_or_default());

@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         look: Look::of_stdout(),
         json: cli.json,
         sleep: &mut sleep,
+        size: cli::terminal_size,
     };
     let result = cli::run(&cli, &mut screen).and_then(|outcome| {
         out.flush()?;

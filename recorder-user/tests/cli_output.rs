@@ -225,9 +225,9 @@ fn on_a_terminal(directory: &std::path::Path, args: &[&str]) -> (String, Vec<u12
     let cli = Cli::try_parse_from(args).expect("well typed");
     let (mut out, mut err, mut waits) = (Vec::new(), Vec::new(), Vec::new());
     let mut sleep = |wait: Duration| waits.push(wait.as_millis());
-    let look = Look { terminal: true, colour: true };
+    let (look, size) = (Look::FULL, || (80, 24));
     let mut screen =
-        Screen { out: &mut out, err: &mut err, look, json: cli.json, sleep: &mut sleep };
+        Screen { out: &mut out, err: &mut err, look, json: cli.json, sleep: &mut sleep, size };
     run(&cli, &mut screen).expect("runs");
     (String::from_utf8(out).expect("text"), waits)
 }
@@ -247,7 +247,9 @@ fn a_terminal_gets_original_timing_with_capped_pauses() {
 
 #[test]
 fn help_teaches() {
-    for verb in ["ls", "show", "replay", "search", "verify", "reindex", "witness"] {
+    for verb in
+        ["ls", "show", "replay", "search", "follow", "export", "verify", "reindex", "witness"]
+    {
         let ran = cli_support::ran(cli_support::command(&[verb, "--help"]).output().expect("runs"));
         assert_eq!(ran.code, 0);
         assert!(ran.out.contains("--store") && ran.out.contains("--json"), "{}", ran.out);

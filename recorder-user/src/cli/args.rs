@@ -61,18 +61,51 @@ Examples:
         /// A session or an exchange.
         id: String,
     },
-    /// Tell what happened in a session, in order and in its own time.
+    /// Tell what happened in a session, or play back an exec, attach, port-forward, log or watch.
     #[command(after_help = "\
-Each line is one request: time since the session began, command, request, status, latency, account, and
-what it did. Watch events appear at the time they were delivered. A summary closes the replay.
+A session: each line is one request: time since the session began, command, request, status, latency,
+account, and what it did. Watch events appear at the time they were delivered. A summary closes the replay.
+
+An exec or attach with a terminal is drawn as it looked, in place when the output is a terminal, else as
+the lines that it left. Without a terminal its lines are told with their times, stderr apart from stdout.
+A port-forward is told by connection. Recorded bytes never reach your terminal as they are: a terminal in
+memory takes them, and what it shows is drawn.
+
 Output that does not go to a terminal is not delayed unless --speed is given.
 
 Examples:
   recorder replay 3f9a                  original timing, pauses cut to 2 s
   recorder replay 3f9a --speed 10       ten times as fast
   recorder replay 3f9a --max-wait 1h    with its real pauses
-  recorder replay 3f9a --at-once        no delays")]
+  recorder replay 3f9a --at-once        no delays
+  recorder replay 77d0 --seek 5m        an exec, from its sixth minute on
+  recorder replay 77d0 --stdin          with what was typed")]
     Replay(ReplayArgs),
+    /// Show a session, an exec or a log while it goes on.
+    #[command(after_help = "\
+Begins with the recent past, goes on as the gateway records, and ends when the session or stream ends.
+It only reads the store, so the gateway does not notice. Recorded frames reach the store within 200 ms.
+
+Examples:
+  recorder follow 3f9a                  a session: its requests as they are answered
+  recorder follow 77d0                  an exec: its screen or lines as they happen
+  recorder search --resource pods/exec --json | jq -r 'select(.status == null) | .exchange'
+                                        the execs that go on now")]
+    Follow(FollowArgs),
+    /// Write a recorded exec, attach or log as asciicast, text, or its bytes.
+    #[command(after_help = "\
+asciicast-v2 and -v3 play in asciinema and its web player, with resizes, and in v3 the exit code; stdout and
+stderr are in one stream there, as a terminal would have shown them. text is UTF-8: what a terminal was sent
+is drawn first, and its lines are written. raw is a channel's bytes exactly, and goes to files and pipes only:
+they may hold sequences that a terminal would obey. text and raw have stdout unless --channel says otherwise.
+What the record does not have, or nobody could decode, is said on standard error.
+
+Examples:
+  recorder export 77d0 --format asciicast-v3 --output exec.cast    then: asciinema play exec.cast
+  recorder export 77d0 --format asciicast-v2 --stdin > exec.cast   with what was typed
+  recorder export 77d0 --format raw | sha256sum
+  recorder export 77d0 --format text --channel stderr")]
+    Export(ExportArgs),
     /// Find exchanges, oldest first.
     #[command(after_help = "\
 All given filters must match. Times are RFC 3339, dates, or durations ago (15m, 2h, 7d).
@@ -113,7 +146,7 @@ Hooks that did not attach are listed with the kernel's error.")]
 /// What `replay` takes.
 #[derive(Args, Debug)]
 pub struct ReplayArgs {
-    /// A session.
+    /// A session, or an exchange that was a stream, a log or a watch.
     pub id: String,
     /// How fast: 2 is twice as fast as it was, 0.5 half as fast.
     #[arg(long, value_name = "N", value_parser = parse_speed, conflicts_with = "at_once")]
@@ -124,6 +157,65 @@ pub struct ReplayArgs {
     /// Cut longer pauses to this, after scaling.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
     pub max_wait: Duration,
+    /// Of a stream: begin so long after its request.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub seek: Option<Duration>,
+    /// Of a stream: show what was typed, too.
+    #[arg(long)]
+    pub stdin: bool,
+}
+
+/// What `follow` takes.
+#[derive(Args, Debug)]
+pub struct FollowArgs {
+    /// A session, or an exchange that is a stream, a log or a watch.
+    pub id: String,
+    /// Of a stream: show what is typed, too.
+    #[arg(long)]
+    pub stdin: bool,
+}
+
+/// What `export` takes.
+#[derive(Args, Debug)]
+pub struct ExportArgs {
+    /// An exchange that was an exec, an attach or a log.
+    pub id: String,
+    /// As what.
+    #[arg(long, value_enum)]
+    pub format: FormatWord,
+    /// Write to this file instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Only this channel.
+    #[arg(long, value_enum)]
+    pub channel: Option<ChannelWord>,
+    /// Of an asciicast: what was typed, too, as input events.
+    #[arg(long)]
+    pub stdin: bool,
+}
+
+/// The format's word, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FormatWord {
+    /// asciinema's format of 2017, which every player reads.
+    AsciicastV2,
+    /// asciinema's format of 2025, with the exit code.
+    AsciicastV3,
+    /// Lines of UTF-8.
+    Text,
+    /// Bytes.
+    Raw,
+}
+
+/// The channel's word, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ChannelWord {
+    /// What was typed.
+    Stdin,
+    /// What was printed.
+    Stdout,
+    /// What was printed as errors.
+    Stderr,
 }
 
 /// What `search` takes.

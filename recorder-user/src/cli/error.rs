@@ -2,7 +2,12 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{model::ExchangeId, replay::LoadError};
+use crate::{
+    export::ExportError,
+    model::ExchangeId,
+    replay::{LoadError, stream::OpenStreamError},
+    store::ExchangeRow,
+};
 
 /// How a run ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,14 +87,40 @@ pub enum CliError {
         /// What is wrong with it.
         why: String,
     },
-    /// An exchange was named where only a session can be replayed.
-    #[error("{id} is an exchange; a session can be replayed")]
-    NotASession {
+    /// An exchange was named that has nothing to be played.
+    #[error("{id} is an exchange without a stream: it has no course in time")]
+    NotAStream {
         /// The exchange.
         id: String,
         /// Its session.
         session: Option<String>,
     },
+    /// A session was named where only a stream can be exported.
+    #[error("{id} is a session; a stream can be exported")]
+    NotAnExchange {
+        /// The session.
+        id: String,
+    },
+    /// A stream could not be opened.
+    #[error(transparent)]
+    OpenStream(OpenStreamError),
+    /// An export could not be made.
+    #[error(transparent)]
+    Export(ExportError),
+    /// The file of an export could not be made.
+    #[error("cannot write {}", path.display())]
+    ExportFile {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Bytes that a terminal would obey were to be written to one.
+    #[error(
+        "the bytes of a recording are not written to a terminal: it could obey what is in them"
+    )]
+    RawToTerminal,
     /// No gateway ever wrote to this store.
     #[error("no start of a gateway is recorded")]
     NoGateway,
@@ -99,11 +130,21 @@ pub enum CliError {
 }
 
 impl CliError {
+    /// The exchange carried no stream.
+    #[must_use]
+    pub fn not_a_stream(row: &ExchangeRow) -> Self {
+        Self::NotAStream {
+            id: row.exchange.to_string(),
+            session: row.session.map(|session| session.to_string()),
+        }
+    }
+
     /// The exit code: 1 when there is no such thing, 2 for wrong usage and failures.
     #[must_use]
     pub const fn code(&self) -> u8 {
         match self {
             Self::NotFound { .. } | Self::NoGateway | Self::Damaged(_) => 1,
+            Self::OpenStream(OpenStreamError::NotAnswered) => 1,
             _ => 2,
         }
     }
@@ -111,7 +152,10 @@ impl CliError {
     /// Whether the reader of the output went away: not a failure.
     #[must_use]
     pub fn is_broken_pipe(&self) -> bool {
-        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+        let (Self::Output(error) | Self::Export(ExportError::Write(error))) = self else {
+            return false;
+        };
+        error.kind() == io::ErrorKind::BrokenPipe
     }
 
     /// The next step.
@@ -137,10 +181,26 @@ impl CliError {
             Self::Ambiguous { .. } => "type more digits; the ends of ids differ most".into(),
             Self::BadId { .. } => "copy an id from: recorder ls".into(),
             Self::BadOption { .. } => "see: recorder search --help".into(),
-            Self::NotASession { id, session: None } => format!("show it with: recorder show {id}"),
-            Self::NotASession { id, session: Some(session) } => {
-                format!("replay its session with: recorder replay {session}; or recorder show {id}")
+            Self::NotAStream { id, session: None } => format!("show it with: recorder show {id}"),
+            Self::NotAStream { id, session: Some(session) } => {
+                format!("show it with: recorder show {id}; or replay its session with: recorder replay {session}")
             }
+            Self::NotAnExchange { id } => {
+                format!("list its streams with: recorder search --session {id} --status 101")
+            }
+            Self::OpenStream(OpenStreamError::NotAnswered) => {
+                "it may still be waiting for the API server; see what is known with: recorder show".into()
+            }
+            Self::OpenStream(_) | Self::Export(ExportError::Open(_) | ExportError::Read(_)) => {
+                "see what is on record with: recorder show; find damage with: recorder verify".into()
+            }
+            Self::Export(ExportError::NoChannels { .. }) => {
+                "see what it carried with: recorder show, or: recorder replay --json".into()
+            }
+            Self::Export(ExportError::Write(_)) | Self::ExportFile { .. } => {
+                "name another file with --output".into()
+            }
+            Self::RawToTerminal => "write to a file with --output, or into a pipe".into(),
             Self::NoGateway => "start one on this store with: gateway serve".into(),
             Self::Output(_) => return None,
         })

@@ -52,6 +52,11 @@ impl Library {
         self.catalog.damage().iter().map(chain).collect()
     }
 
+    /// The segments alone: reading them keeps no gateway waiting.
+    pub(super) fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
     pub(super) fn sessions(&self) -> Result<Vec<SessionView>, CliError> {
         self.catalog.sessions().map_err(|error| self.failed(error))
     }
@@ -62,6 +67,11 @@ impl Library {
 
     pub(super) fn records(&self, row: &ExchangeRow) -> Result<Option<ExchangeRecords>, CliError> {
         self.reader.exchange_at(row).map_err(|error| self.failed(error))
+    }
+
+    /// As `records`, without bodies.
+    pub(super) fn heads(&self, row: &ExchangeRow) -> Result<Option<ExchangeRecords>, CliError> {
+        self.reader.heads_at(row).map_err(|error| self.failed(error))
     }
 
     pub(super) fn timeline(&self, session: SessionView) -> Result<Timeline, CliError> {

@@ -10,26 +10,38 @@
 mod args;
 mod error;
 pub mod escape;
+mod export;
+mod follow;
+mod frame_json;
 mod json;
 mod library;
 mod ls;
+mod outlet;
 mod reindex;
 mod replay;
 mod replay_json;
 mod screen;
 mod search;
+mod session_follow;
 mod show;
 mod show_json;
+mod show_stream;
+mod stream;
+mod stream_views;
 mod text;
 pub mod units;
 mod verify;
+mod watch;
 mod witness;
 
 use std::path::PathBuf;
 
-pub use args::{Cli, EffectWord, ReplayArgs, SearchArgs, Verb, VerdictWord};
+pub use args::{
+    ChannelWord, Cli, EffectWord, ExportArgs, FollowArgs, FormatWord, ReplayArgs, SearchArgs, Verb,
+    VerdictWord,
+};
 pub use error::{CliError, Outcome};
-pub use screen::{Ink, Look, Screen};
+pub use screen::{Ink, Look, Screen, terminal_size};
 
 use crate::model::Timestamp;
 use library::Library;
@@ -43,6 +55,8 @@ pub fn run(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
         Verb::Ls => ls::run(open(cli, screen)?, screen),
         Verb::Show { id } => show::run(open(cli, screen)?, id, screen),
         Verb::Replay(args) => replay::run(open(cli, screen)?, args, screen),
+        Verb::Follow(args) => follow::run(open(cli, screen)?, args, screen),
+        Verb::Export(args) => export::run(open(cli, screen)?, args, screen),
         Verb::Search(args) => search::run(open(cli, screen)?, args, Timestamp::now(), screen),
         Verb::Verify { target } => verify::run(cli.store.as_deref(), target.as_deref(), screen),
         Verb::Reindex => reindex::run(&directory(cli)?, screen),

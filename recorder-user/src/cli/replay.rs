@@ -8,12 +8,17 @@ use super::{
     library::{Found, Library},
     replay_json,
     screen::{Ink, Look, Screen},
-    text, units,
+    stream::{self, Playing},
+    text, units, watch,
 };
 use crate::{
-    model::{CapabilityRecord, Tier},
-    replay::{ObjectHistory, Pace, Player, Summary, Timeline, What},
-    store::SessionView,
+    model::{CapabilityRecord, Ending, StreamRequest, Tier},
+    replay::{
+        Detail, ObjectHistory, Pace, Player, Summary, Timeline, What, is_stream,
+        stream::{command_line, is_log, may_be_stream},
+    },
+    store::{ExchangeRow, SessionView},
+    wire::tar::copied,
 };
 
 /// Tells a session in its own time.
@@ -22,23 +27,21 @@ pub(super) fn run(
     args: &ReplayArgs,
     screen: &mut Screen<'_>,
 ) -> Result<Outcome, CliError> {
-    let session = match library.find(&args.id)? {
-        Found::Session(session) => session,
-        Found::Exchange(row) => {
-            return Err(CliError::NotASession {
-                id: row.exchange.to_string(),
-                session: row.session.map(|session| session.to_string()),
-            });
-        }
-    };
-    let timeline = library.timeline(*session)?;
-    drop(library);
     let speed = match (args.at_once, args.speed, screen.look.terminal) {
         (true, ..) => None,
         (false, Some(speed), _) => Some(speed),
         (false, None, terminal) => terminal.then_some(1.0),
     };
     let pace = Pace { speed, wait_max: args.max_wait };
+    let session = match library.find(&args.id)? {
+        Found::Session(session) => session,
+        Found::Exchange(row) => {
+            let playing = Playing { pace, seek: args.seek, stdin: args.stdin };
+            return exchange(library, &row, &playing, screen);
+        }
+    };
+    let timeline = library.timeline(*session)?;
+    drop(library);
     if screen.json {
         replay_json::play(&timeline, pace, screen)?;
     } else {
@@ -47,9 +50,31 @@ pub(super) fn run(
     Ok(Outcome::Fine)
 }
 
+/// Plays one exchange that has a course in time.
+fn exchange(
+    library: Library,
+    row: &ExchangeRow,
+    playing: &Playing,
+    screen: &mut Screen<'_>,
+) -> Result<Outcome, CliError> {
+    let reader = library.reader();
+    drop(library);
+    if is_stream(row) {
+        watch::play(&reader, row, playing, screen)?;
+    } else if may_be_stream(row) || is_log(row) {
+        stream::play(&reader, row, playing, screen)?;
+    } else {
+        return Err(CliError::not_a_stream(row));
+    }
+    Ok(Outcome::Fine)
+}
+
 /// Names and requests longer than these are cut, so that one hostile name cannot widen every line.
 const COMMAND_CHARS_MAX: usize = 28;
 const REQUEST_CHARS_MAX: usize = 72;
+
+/// Longer command lines of streams are cut.
+const STREAM_CHARS_MAX: usize = 160;
 
 /// The widths of the columns, known before the first line: all events are at hand.
 struct Columns {
@@ -106,6 +131,10 @@ fn play(timeline: &Timeline, pace: Pace, screen: &mut Screen<'_>) -> Result<(), 
                 .map(|frame| text::frame(frame, &timeline.exchanges[index].resource))
                 .map(|frame| format!("{:w$}  ~ {frame}", "", w = columns.command))
                 .unwrap_or_default(),
+            What::Stream(index) => {
+                let text = stream_text(timeline, index);
+                format!("{:w$}  ~ {text}", "", w = columns.command)
+            }
             What::Ended(index) => {
                 let text = ended_text(timeline, index);
                 format!("{:w$}  ~ {}", "", look.paint(Ink::Faint, &text), w = columns.command)
@@ -186,13 +215,62 @@ fn exchange_line(
     .join("  ")
 }
 
+/// What a stream was asked for, and how to see it.
+fn stream_text(timeline: &Timeline, index: usize) -> String {
+    let row = &timeline.exchanges[index];
+    let Some(request) = timeline.details.get(&row.exchange).and_then(|d| d.stream.as_ref()) else {
+        return String::new();
+    };
+    let mut words = request.kind.as_str().to_owned();
+    if let Some(command) = command_line(request) {
+        write!(words, " {command}").expect("a String takes all text");
+    }
+    if let Some(container) = &request.container {
+        write!(words, " in container {container}").expect("a String takes all text");
+    }
+    let mut words = text::short(&words, STREAM_CHARS_MAX);
+    if let Some(copied) = copied(&request.command) {
+        write!(words, " ({})", text::copy(&copied)).expect("a String takes all text");
+    }
+    format!("{words}; see it with: recorder replay {}", text::short_id(&row.exchange))
+}
+
 fn ended_text(timeline: &Timeline, index: usize) -> String {
     let row = &timeline.exchanges[index];
+    if let Some(detail) = timeline.details.get(&row.exchange)
+        && let Some(request) = &detail.stream
+    {
+        return stream_ended_text(row, request, detail);
+    }
     let how = row.ending.map_or("no outcome recorded", text::ending);
     let request = text::short(&text::request(row, 0), REQUEST_CHARS_MAX);
     let detail = timeline.details.get(&row.exchange);
     let rest = detail.map_or_else(String::new, |detail| text::frames_rest(&detail.frames));
     format!("{request} {how}, {} received{rest}", units::bytes(row.response_bytes))
+}
+
+fn stream_ended_text(row: &ExchangeRow, request: &StreamRequest, detail: &Detail) -> String {
+    let mut how = match row.ending {
+        None => "no outcome recorded".to_owned(),
+        Some(Ending::Finished) => "ended".into(),
+        Some(ending) => text::ending(ending).into(),
+    };
+    if let Some(facts) = &detail.stream_facts {
+        match facts.exit_code {
+            Some(code) => how = format!("{how}, exit code {code}"),
+            None if !facts.status.is_empty() => {
+                how = format!("{how}, {}", text::short(&facts.status, 120));
+            }
+            None => {}
+        }
+    }
+    format!(
+        "{} {how}; {} sent, {} received in {}",
+        request.kind.as_str(),
+        units::bytes(row.request_bytes),
+        units::bytes(row.response_bytes),
+        units::latency(row.timing_us.total),
+    )
 }
 
 /// The most lines that each part of the summary has; the rest is counted.

@@ -8,7 +8,10 @@ use super::{
     screen::Screen,
 };
 use crate::{
-    model::{CapabilityRecord, Ending, ExchangeId, Gap, ObjectChange, Timestamp},
+    model::{
+        CapabilityRecord, Ending, ExchangeId, Gap, ObjectChange, StreamFacts, StreamRequest,
+        Timestamp,
+    },
     replay::{Frame, Pace, Player, Timeline, What},
 };
 
@@ -29,6 +32,8 @@ enum EventLine<'a> {
         command_name: &'a str,
         #[serde(flatten)]
         exchange: Box<ExchangeLine<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stream: Option<&'a StreamRequest>,
         #[serde(skip_serializing_if = "<[Gap]>::is_empty")]
         gaps: &'a [Gap],
     },
@@ -37,7 +42,14 @@ enum EventLine<'a> {
     Frame { at_us: i64, time: Timestamp, exchange: ExchangeId, frame: &'a Frame },
     /// A stream, or an exchange that did not finish, ended.
     #[serde(rename_all = "camelCase")]
-    Ended { at_us: i64, time: Timestamp, exchange: ExchangeId, ending: Option<Ending> },
+    Ended {
+        at_us: i64,
+        time: Timestamp,
+        exchange: ExchangeId,
+        ending: Option<Ending>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stream_facts: Option<&'a StreamFacts>,
+    },
     /// The session ended.
     #[serde(rename_all = "camelCase")]
     End { at_us: i64, time: Timestamp },
@@ -73,11 +85,13 @@ pub(super) fn play(
         let line = match event.what {
             What::Exchange(index) => {
                 let row = &timeline.exchanges[index];
+                let detail = timeline.details.get(&row.exchange);
                 EventLine::Exchange {
                     at_us,
                     command_name: &timeline.commands[commands[index]].label,
                     exchange: Box::new(ExchangeLine::from(row)),
-                    gaps: timeline.details.get(&row.exchange).map_or(&[], |detail| &detail.gaps),
+                    stream: detail.and_then(|detail| detail.stream.as_ref()),
+                    gaps: detail.map_or(&[], |detail| &detail.gaps),
                 }
             }
             What::Frame(index, number) => {
@@ -87,8 +101,17 @@ pub(super) fn play(
             }
             What::Ended(index) => {
                 let row = &timeline.exchanges[index];
-                EventLine::Ended { at_us, time, exchange: row.exchange, ending: row.ending }
+                let detail = timeline.details.get(&row.exchange);
+                EventLine::Ended {
+                    at_us,
+                    time,
+                    exchange: row.exchange,
+                    ending: row.ending,
+                    stream_facts: detail.and_then(|detail| detail.stream_facts.as_ref()),
+                }
             }
+            // Told with the exchange.
+            What::Stream(_) => continue,
             What::SessionEnded => EventLine::End { at_us, time },
         };
         screen.object(&line)?;

@@ -35,11 +35,16 @@ pub struct Look {
     pub terminal: bool,
     /// Colours may be used.
     pub colour: bool,
+    /// The cursor may be moved to draw in place.
+    pub redraw: bool,
 }
 
 impl Look {
     /// Nothing but text.
-    pub const PLAIN: Self = Self { terminal: false, colour: false };
+    pub const PLAIN: Self = Self { terminal: false, colour: false, redraw: false };
+
+    /// A terminal that can do everything.
+    pub const FULL: Self = Self { terminal: true, colour: true, redraw: true };
 
     /// As standard output and `NO_COLOR` (<https://no-color.org>) ask.
     #[must_use]
@@ -51,7 +56,7 @@ impl Look {
     fn new(terminal: bool, no_color: Option<OsString>, term: Option<OsString>) -> Self {
         let unwanted = no_color.is_some_and(|value| !value.is_empty());
         let dumb = term.is_some_and(|term| term == "dumb");
-        Self { terminal, colour: terminal && !unwanted && !dumb }
+        Self { terminal, colour: terminal && !unwanted && !dumb, redraw: terminal && !dumb }
     }
 
     /// The text in its colour.
@@ -82,6 +87,17 @@ pub struct Screen<'a> {
     pub json: bool,
     /// Waits; tests give one that only notes how long.
     pub sleep: &'a mut dyn FnMut(Duration),
+    /// The terminal's columns and rows now.
+    pub size: fn() -> (u16, u16),
+}
+
+/// Columns and rows of the terminal; what a terminal has at least where it does not say.
+#[must_use]
+pub fn terminal_size() -> (u16, u16) {
+    match crossterm::terminal::size() {
+        Ok((columns @ 1.., rows @ 1..)) => (columns, rows),
+        _ => (80, 24),
+    }
 }
 
 impl Screen<'_> {
@@ -150,8 +166,9 @@ mod tests {
     fn drawn(look: Look) -> String {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut sleep = |_| ();
+        let size = || (80, 24);
         let mut screen =
-            Screen { out: &mut out, err: &mut err, look, json: false, sleep: &mut sleep };
+            Screen { out: &mut out, err: &mut err, look, json: false, sleep: &mut sleep, size };
         let row = |name: &str, n: &str| vec![(name.into(), Ink::Bad), (n.into(), Ink::Plain)];
         screen
             .table(&["NAME", "N"], vec![row("a\u{1b}[31m", "1"), row("b", "")])
@@ -166,7 +183,7 @@ mod tests {
 
     #[test]
     fn terminals_get_colour_but_no_recorded_escape() {
-        let text = drawn(Look { terminal: true, colour: true });
+        let text = drawn(Look::FULL);
         assert!(text.contains('\u{1b}'), "{text:?}");
         assert!(!text.contains("\u{1b}[31ma\u{1b}[31m"), "{text:?}");
         assert!(text.contains("\\u{1b}"), "{text:?}");
@@ -187,7 +204,7 @@ mod tests {
     #[test]
     fn paint_needs_permission() {
         assert_eq!(Look::PLAIN.paint(Ink::Bad, "x"), "x");
-        let look = Look { terminal: true, colour: true };
+        let look = Look::FULL;
         assert_eq!(look.paint(Ink::Bad, "x"), "\u{1b}[31mx\u{1b}[0m");
         assert_eq!(look.paint(Ink::Plain, "x"), "x");
     }

@@ -7,11 +7,15 @@ use super::{
     replay,
     screen::{Ink, Look, Screen},
     show_json::{ExchangeShown, SessionShown},
+    show_stream::StreamLoaded,
     text, units,
 };
 use crate::{
     model::{Account, BodyFacts, Direction, ExchangeOpened, Principal, SocketEvidence, TokenFacts},
-    replay::{BODY_BYTES_MAX, Form, assemble, indent_json, is_stream, readable, watch_frames},
+    replay::{
+        BODY_BYTES_MAX, Form, assemble, indent_json, is_stream, readable, stream::may_be_stream,
+        watch_frames,
+    },
     store::{ExchangeRecords, ExchangeRow, Query, SessionView},
 };
 
@@ -66,20 +70,28 @@ fn cells(view: &SessionView, row: &ExchangeRow) -> Vec<(String, Ink)> {
 }
 
 fn exchange(library: Library, row: &ExchangeRow, screen: &mut Screen<'_>) -> Result<(), CliError> {
-    let records = library.records(row)?;
+    let stream = may_be_stream(row);
+    let records = if stream { library.heads(row)? } else { library.records(row)? };
+    let reader = library.reader();
     drop(library);
     let Some(records) = records else {
         return Err(CliError::Damaged(row.exchange));
     };
+    let stream = if stream { StreamLoaded::load(&reader, row, screen.json)? } else { None };
     if screen.json {
-        screen.object(&ExchangeShown::new(row, &records))?;
+        screen.object(&ExchangeShown::new(row, &records, stream))?;
         return Ok(());
     }
     for (key, value) in facts(row, &records, screen.look) {
         screen.line(&format!("{key:10} {value}"))?;
     }
-    request(&records, screen)?;
-    response(row, &records, screen)
+    let Some(stream) = stream else {
+        request(&records, screen)?;
+        return response(row, &records, screen);
+    };
+    request_head(&records, screen)?;
+    response_head(&records, screen)?;
+    stream.print(row, screen)
 }
 
 fn facts(row: &ExchangeRow, records: &ExchangeRecords, look: Look) -> Vec<(&'static str, String)> {
@@ -212,15 +224,28 @@ fn socket_text(name: &str, socket: &SocketEvidence) -> String {
     )
 }
 
-fn request(records: &ExchangeRecords, screen: &mut Screen<'_>) -> Result<(), CliError> {
+fn request_head(records: &ExchangeRecords, screen: &mut Screen<'_>) -> Result<(), CliError> {
     let Some(head) = &records.opened.head else { return Ok(()) };
     screen.line("")?;
     let first = format!("{} {} {}", head.method, head.target, head.version);
     let first = text::short(&first, HEADER_CHARS_MAX);
     screen.line(&format!("> {}", screen.look.paint(Ink::Strong, &first)))?;
-    headers(">", &head.headers, screen)?;
+    headers(">", &head.headers, screen)
+}
+
+fn request(records: &ExchangeRecords, screen: &mut Screen<'_>) -> Result<(), CliError> {
+    let Some(head) = &records.opened.head else { return Ok(()) };
+    request_head(records, screen)?;
     let facts = body_facts(records, Direction::Request);
     body(records, Direction::Request, head.header("content-type"), &facts, screen)
+}
+
+fn response_head(records: &ExchangeRecords, screen: &mut Screen<'_>) -> Result<(), CliError> {
+    let Some(started) = &records.response_started else { return Ok(()) };
+    let head = &started.head;
+    screen.line("")?;
+    screen.line(&format!("< {}", screen.look.paint(Ink::Strong, &head.status.to_string())))?;
+    headers("<", &head.headers, screen)
 }
 
 fn response(
@@ -230,9 +255,7 @@ fn response(
 ) -> Result<(), CliError> {
     let Some(started) = &records.response_started else { return Ok(()) };
     let head = &started.head;
-    screen.line("")?;
-    screen.line(&format!("< {}", screen.look.paint(Ink::Strong, &head.status.to_string())))?;
-    headers("<", &head.headers, screen)?;
+    response_head(records, screen)?;
     let facts = body_facts(records, Direction::Response);
     let content_type = head.header("content-type");
     if !is_stream(row) {

@@ -4,8 +4,10 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Serialize;
 
 use super::{
+    frame_json::FrameShown,
     json::{ExchangeLine, SessionLine},
     show::body_facts,
+    show_stream::{StreamLoaded, StreamShown},
 };
 use crate::{
     model::{
@@ -48,10 +50,20 @@ pub(super) struct ExchangeShown<'a> {
     response_at_us: Option<MicrosSince>,
     response_head: Option<&'a ResponseHead>,
     response_body: BodyShown,
-    frames: Vec<Frame>,
+    frames: FramesShown,
     frames_left_out: u64,
     frames_undecoded_bytes: u64,
     evidence: Option<&'a Account>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<StreamShown<'a>>,
+}
+
+/// Frames of a watch, or of an upgraded connection.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum FramesShown {
+    Watch(Vec<Frame>),
+    Stream(Vec<FrameShown>),
 }
 
 /// A body: `text`, or base64 and then `encoding` says so.
@@ -69,17 +81,31 @@ struct BodyShown {
 }
 
 impl<'a> ExchangeShown<'a> {
-    pub(super) fn new(row: &'a ExchangeRow, records: &'a ExchangeRecords) -> Self {
+    pub(super) fn new(
+        row: &'a ExchangeRow,
+        records: &'a ExchangeRecords,
+        stream: Option<StreamLoaded>,
+    ) -> Self {
         let opened = &records.opened;
         let started = records.response_started.as_ref();
         let request_type = opened.head.as_ref().and_then(|head| head.header("content-type"));
         let response_type = started.and_then(|started| started.head.header("content-type"));
         let encoding = body_facts(records, Direction::Response).encoding;
-        let frames = if is_stream(row) {
+        let watched = if is_stream(row) {
             watch_frames(&records.chunks, response_type, &encoding)
         } else {
             Frames::default()
         };
+        let (mut frames_left_out, mut frames_undecoded_bytes) =
+            (watched.left_out, watched.undecoded_bytes);
+        let mut frames = FramesShown::Watch(watched.frames);
+        let stream = stream.map(|stream| {
+            frames_left_out = stream.frames_left_out;
+            frames_undecoded_bytes = stream.summary.raw_bytes;
+            frames = FramesShown::Stream(stream.frames);
+            let settled = records.settled.as_ref();
+            StreamShown::new(opened, settled, stream.summary)
+        });
         Self {
             line: ExchangeLine::from(row),
             cluster: &row.cluster,
@@ -98,9 +124,10 @@ impl<'a> ExchangeShown<'a> {
             response_at_us: started.map(|started| started.at_us),
             response_head: started.map(|started| &started.head),
             response_body: BodyShown::new(records, Direction::Response, response_type),
-            frames_left_out: frames.left_out,
-            frames_undecoded_bytes: frames.undecoded_bytes,
-            frames: frames.frames,
+            frames_left_out,
+            frames_undecoded_bytes,
+            frames,
+            stream,
             evidence: records.settled.as_ref().map(|settled| &settled.account),
         }
     }

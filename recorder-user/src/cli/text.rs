@@ -10,8 +10,15 @@ use crate::{
         AccountState, Change, Decision, Direction, Effect, Ending, Gap, GapStep, IncompleteReason,
         ObjectChange,
     },
-    replay::{Frame, Frames, is_refused},
+    replay::{
+        Frame, Frames, is_refused,
+        stream::{CopiedFile, CopiedFiles},
+    },
     store::{AccountRow, EffectCounts, ExchangeRow, SessionView, StateWord},
+    wire::{
+        stream::{Agreement, Protocol, Transport},
+        tar::{self, Copied},
+    },
 };
 
 /// The last digits of an id: they differ most, and any verb takes them.
@@ -225,4 +232,56 @@ pub(super) fn gap(gap: &Gap) -> String {
         Direction::Response => "response",
     };
     format!("{step}, {way}: {} B at {}..{}", gap.bytes, gap.from, gap.to)
+}
+
+/// `exec protocol 5 over WebSocket`.
+pub(super) fn agreement(agreement: &Agreement) -> String {
+    let protocol = match agreement.protocol {
+        Protocol::RemoteCommand { version, base64: false } => format!("channel protocol {version}"),
+        Protocol::RemoteCommand { version, base64: true } => {
+            format!("channel protocol {version} in base64")
+        }
+        Protocol::PortForward => "port-forward".into(),
+        Protocol::PortForwardChannels { .. } => "port-forward by channels".into(),
+        Protocol::PortForwardTunnel => "port-forward, SPDY tunnelled".into(),
+        Protocol::Opaque => "a protocol that is not decoded".into(),
+    };
+    match agreement.transport {
+        Transport::Spdy => format!("{protocol} over SPDY"),
+        Transport::WebSocket => format!("{protocol} over WebSocket"),
+        Transport::Other => protocol,
+    }
+}
+
+/// `kubectl cp into /srv: 3 files, 12.0 KiB`.
+pub(super) fn copied(copied: &CopiedFiles) -> String {
+    let files = u64::try_from(copied.files.len()).unwrap_or(u64::MAX) + copied.left_out;
+    let mut words = format!(
+        "{}: {}, {}",
+        copy(&copied.copied),
+        units::count(files, "entry").replace("entrys", "entries"),
+        units::bytes(copied.content_bytes),
+    );
+    if let Some(error) = &copied.error {
+        words = format!("{words}; not listed further: {}", short(error, 120));
+    } else if !copied.is_complete() {
+        words.push_str("; the end of the archive is missing");
+    }
+    words
+}
+
+/// `kubectl cp into /srv`.
+pub(super) fn copy(copied: &Copied) -> String {
+    let way = match copied.direction {
+        tar::Direction::IntoContainer => "into",
+        tar::Direction::OutOfContainer => "out of",
+    };
+    format!("kubectl cp {way} {}", short(&copied.path, 160))
+}
+
+/// `12.0 KiB  srv/index.html`, `symlink  srv/link to index.html`.
+pub(super) fn copied_file(file: &CopiedFile) -> String {
+    let size = if file.kind == "file" { units::bytes(file.bytes) } else { file.kind.into() };
+    let link = file.link.as_ref().map_or_else(String::new, |link| format!(" to {link}"));
+    format!("{size:>10}  {}", short(&format!("{}{link}", file.path), 400))
 }

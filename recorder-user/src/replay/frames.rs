@@ -64,31 +64,75 @@ pub const FRAMES_MAX: usize = 10_000;
 #[must_use]
 pub fn watch_frames(chunks: &[Chunk], content_type: Option<&str>, encoding: &str) -> Frames {
     let mut found = Frames::default();
-    let response = chunks.iter().filter(|chunk| chunk.direction == Direction::Response);
-    let Some(framing) = Framing::of(content_type) else {
-        found.undecoded_bytes = response.map(length).sum();
-        return found;
-    };
-    let mut gunzip = matches!(encoding, "gzip" | "x-gzip").then(Gunzip::new);
-    let mut splitter = Splitter::new(framing);
-    let (mut next_offset, mut damaged) = (0, false);
-    for chunk in response {
-        // Behind a hole nothing tells where an event begins.
-        damaged |= chunk.offset != next_offset;
-        next_offset = chunk.offset.saturating_add(length(chunk));
-        let mut events = Vec::new();
-        if !damaged {
-            damaged = !split(&chunk.data, gunzip.as_mut(), &mut splitter, &mut events);
-        }
-        if damaged {
-            found.undecoded_bytes += length(chunk);
-        }
-        for event in events {
-            note(&mut found, chunk.at_us, framing, &event);
+    let mut decoder = WatchDecoder::new(content_type, encoding);
+    for chunk in chunks {
+        for frame in decoder.push(chunk) {
+            if found.frames.len() < FRAMES_MAX {
+                found.frames.push(frame);
+            } else {
+                found.left_out += 1;
+            }
         }
     }
-    found.undecoded_bytes += u64::try_from(splitter.pending_bytes()).unwrap_or(u64::MAX);
+    found.undecoded_bytes = decoder.undecoded_bytes();
     found
+}
+
+/// Decodes the events of a watch chunk by chunk.
+pub struct WatchDecoder {
+    /// None where the form is not known.
+    splitter: Option<(Framing, Splitter)>,
+    gunzip: Option<Gunzip>,
+    next_offset: u64,
+    damaged: bool,
+    undecoded_bytes: u64,
+}
+
+impl WatchDecoder {
+    /// For a response with these headers.
+    #[must_use]
+    pub fn new(content_type: Option<&str>, encoding: &str) -> Self {
+        Self {
+            splitter: Framing::of(content_type).map(|framing| (framing, Splitter::new(framing))),
+            gunzip: matches!(encoding, "gzip" | "x-gzip").then(Gunzip::new),
+            next_offset: 0,
+            damaged: false,
+            undecoded_bytes: 0,
+        }
+    }
+
+    /// The events that a chunk completes.
+    pub fn push(&mut self, chunk: &Chunk) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        if chunk.direction != Direction::Response {
+            return frames;
+        }
+        let Some((framing, splitter)) = &mut self.splitter else {
+            self.undecoded_bytes += length(chunk);
+            return frames;
+        };
+        // Behind a hole nothing tells where an event begins.
+        self.damaged |= chunk.offset != self.next_offset;
+        self.next_offset = chunk.offset.saturating_add(length(chunk));
+        let mut events = Vec::new();
+        if !self.damaged {
+            self.damaged = !split(&chunk.data, self.gunzip.as_mut(), splitter, &mut events);
+        }
+        if self.damaged {
+            self.undecoded_bytes += length(chunk);
+        }
+        for event in events {
+            note(&mut frames, chunk.at_us, *framing, &event);
+        }
+        frames
+    }
+
+    /// Bytes that are no whole event so far.
+    #[must_use]
+    pub fn undecoded_bytes(&self) -> u64 {
+        let pending = self.splitter.as_ref().map_or(0, |(_, splitter)| splitter.pending_bytes());
+        self.undecoded_bytes + u64::try_from(pending).unwrap_or(u64::MAX)
+    }
 }
 
 fn length(chunk: &Chunk) -> u64 {
@@ -110,7 +154,7 @@ fn split(
     }
 }
 
-fn note(found: &mut Frames, at_us: MicrosSince, framing: Framing, bytes: &[u8]) {
+fn note(found: &mut Vec<Frame>, at_us: MicrosSince, framing: Framing, bytes: &[u8]) {
     let document = match framing {
         Framing::Json => Document::from_json(bytes),
         Framing::Protobuf => Document::from_watch_protobuf(bytes).unwrap_or_default(),
@@ -137,13 +181,7 @@ fn note(found: &mut Frames, at_us: MicrosSince, framing: Framing, bytes: &[u8]) 
         let kind = known_kind(&document.kind).into();
         frames.push(Frame { at_us, event, kind, reason, ..Frame::default() });
     }
-    for frame in frames {
-        if found.frames.len() < FRAMES_MAX {
-            found.frames.push(frame);
-        } else {
-            found.left_out += 1;
-        }
-    }
+    found.append(&mut frames);
 }
 
 /// Tables carry the metadata of their objects alone; the watch's own resource says more then.

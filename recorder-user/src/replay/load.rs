@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Detail, Timeline, is_stream, was_cut, watch_frames};
+use super::{Detail, Timeline, is_stream, stream::may_be_stream, was_cut, watch_frames};
 use crate::{
     model::{CapabilityRecord, ExchangeId},
     store::{
@@ -50,7 +50,8 @@ pub fn load(
     for row in exchanges.iter().filter(|row| needs_detail(row)) {
         let exchange = row.exchange;
         let records =
-            reader.exchange_at(row).map_err(|source| LoadError::Records { exchange, source })?;
+            if may_be_stream(row) { reader.heads_at(row) } else { reader.exchange_at(row) };
+        let records = records.map_err(|source| LoadError::Records { exchange, source })?;
         if let Some(records) = records {
             let mut detail = detail(row, &records);
             detail.frames.truncate(frames_left);
@@ -71,7 +72,11 @@ const EXCHANGES_MAX: usize = 200_000;
 const FRAMES_IN_ALL_MAX: usize = 200_000;
 
 fn needs_detail(row: &ExchangeRow) -> bool {
-    is_stream(row) || was_cut(row) || row.objects_omitted > 0 || row.account.gap_bytes > 0
+    is_stream(row)
+        || may_be_stream(row)
+        || was_cut(row)
+        || row.objects_omitted > 0
+        || row.account.gap_bytes > 0
 }
 
 fn detail(row: &ExchangeRow, records: &ExchangeRecords) -> Detail {
@@ -81,7 +86,11 @@ fn detail(row: &ExchangeRow, records: &ExchangeRecords) -> Detail {
         let encoding = head.header("content-encoding").unwrap_or_default();
         detail.frames = watch_frames(&records.chunks, head.header("content-type"), encoding);
     }
+    if may_be_stream(row) {
+        detail.stream.clone_from(&records.opened.stream);
+    }
     if let Some(settled) = &records.settled {
+        detail.stream_facts.clone_from(&settled.stream);
         detail.settled = Some(settled.time);
         detail.gaps.clone_from(&settled.account.gaps);
         if row.objects_omitted > 0 {

@@ -8,15 +8,18 @@ mod body;
 mod frames;
 mod load;
 mod player;
+pub mod stream;
 mod timeline;
+mod visible;
 
 pub use body::{
     Assembled, BODY_BYTES_MAX, Form, INFLATED_BYTES_MAX, Readable, assemble, indent_json, readable,
 };
-pub use frames::{FRAMES_MAX, Frame, Frames, watch_frames};
+pub use frames::{FRAMES_MAX, Frame, Frames, WatchDecoder, watch_frames};
 pub use load::{LoadError, load};
 pub use player::{Pace, Player, Timed};
 pub use timeline::{
     CommandView, Detail, Event, ObjectHistory, Summary, Timeline, What, command_label, is_refused,
     is_stream, was_cut,
 };
+pub use visible::{escape_json, is_hostile};

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{Frame, Frames, Timed};
 use crate::{
-    model::{CapabilityRecord, Change, Decision, Ending, ExchangeId, Gap, ObjectChange, Timestamp},
+    model::{
+        CapabilityRecord, Change, Decision, Ending, ExchangeId, Gap, ObjectChange, StreamFacts,
+        StreamRequest, Timestamp,
+    },
     store::{ExchangeRow, SessionView},
 };
 
@@ -19,6 +22,10 @@ pub struct Detail {
     pub objects: Option<Vec<ObjectChange>>,
     /// When the outcome was recorded.
     pub settled: Option<Timestamp>,
+    /// What an upgraded connection was asked for.
+    pub stream: Option<StreamRequest>,
+    /// What was seen of it.
+    pub stream_facts: Option<StreamFacts>,
 }
 
 /// One invocation of a client: kubectl says which requests belong together.
@@ -38,6 +45,8 @@ pub struct CommandView {
 pub enum What {
     /// The exchange of this index was received.
     Exchange(usize),
+    /// The exchange of this index became a stream.
+    Stream(usize),
     /// A frame of this exchange was delivered.
     Frame(usize, usize),
     /// A stream, or an exchange that did not finish, came to its end.
@@ -127,12 +136,15 @@ impl Timeline {
         for (index, row) in exchanges.iter().enumerate() {
             events.push(Event { time: row.time, what: What::Exchange(index) });
             let Some(detail) = details.get(&row.exchange) else { continue };
+            if detail.stream.is_some() {
+                events.push(Event { time: row.time, what: What::Stream(index) });
+            }
             for (number, frame) in detail.frames.frames.iter().enumerate() {
                 let time = row.time.plus_micros(i64::try_from(frame.at_us).unwrap_or(i64::MAX));
                 events.push(Event { time, what: What::Frame(index, number) });
             }
             if let Some(time) = detail.settled
-                && (is_stream(row) || was_cut(row))
+                && (is_stream(row) || detail.stream.is_some() || was_cut(row))
             {
                 events.push(Event { time, what: What::Ended(index) });
             }

@@ -236,6 +236,19 @@ fn count_effects(counts: &mut EffectCounts, settled: &ExchangeSettled) {
     }
 }
 
+impl ExchangeRow {
+    /// The row of an exchange of which only the intent is known.
+    #[must_use]
+    pub fn opened(at: Position, opened: &ExchangeOpened) -> Self {
+        opened_row(at, opened)
+    }
+
+    /// Takes the outcome into the row.
+    pub fn settle(&mut self, at: Position, settled: &ExchangeSettled) {
+        settle(self, at, settled);
+    }
+}
+
 fn opened_row(at: Position, opened: &ExchangeOpened) -> ExchangeRow {
     let info = opened.request.clone().unwrap_or_default();
     let head = opened.head.as_ref();

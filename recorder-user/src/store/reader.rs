@@ -74,7 +74,7 @@ pub struct ExchangeRecords {
     pub response_started: Option<ResponseStarted>,
     /// The outcome.
     pub settled: Option<ExchangeSettled>,
-    /// Whether chunks were left out because there are more than [`EXCHANGE_BYTES_MAX`].
+    /// Whether chunks were left out: more than [`EXCHANGE_BYTES_MAX`], or not asked for.
     pub truncated: bool,
 }
 
@@ -158,11 +158,11 @@ impl Reader {
         let after = segments.partition_point(|(segment, _)| &segment.as_bytes()[..6] <= time);
         if let Some((segment, _)) = segments.get(after.saturating_sub(2)) {
             let begin = Position { segment: *segment, offset: 0 };
-            if let Some(found) = collect(self.records_from(begin), id)? {
+            if let Some(found) = collect(self.records_from(begin), id, EXCHANGE_BYTES_MAX)? {
                 return Ok(Some(found));
             }
         }
-        collect(self.records(), id)
+        collect(self.records(), id, EXCHANGE_BYTES_MAX)
     }
 
     /// All records of an exchange whose row is known: reads only where they are.
@@ -170,11 +170,91 @@ impl Reader {
     /// # Errors
     /// When the segments cannot be read.
     pub fn exchange_at(&self, row: &ExchangeRow) -> Result<Option<ExchangeRecords>, ReadError> {
-        collect(self.records_from(row.first), row.exchange)
+        collect(self.records_from(row.first), row.exchange, EXCHANGE_BYTES_MAX)
+    }
+
+    /// As [`Reader::exchange_at`] without the bytes of the bodies, however many there are.
+    ///
+    /// # Errors
+    /// When the segments cannot be read.
+    pub fn heads_at(&self, row: &ExchangeRow) -> Result<Option<ExchangeRecords>, ReadError> {
+        collect(self.records_from(row.first), row.exchange, 0)
+    }
+
+    /// The records of an exchange one by one, so that its size does not matter. On a live store more may
+    /// come when asked again after the end.
+    #[must_use]
+    pub fn records_of(&self, row: &ExchangeRow) -> RecordsOf {
+        RecordsOf::new(self.records_from(row.first), row.exchange)
     }
 }
 
-fn collect(records: Records, id: ExchangeId) -> Result<Option<ExchangeRecords>, ReadError> {
+/// Goes through the records of one exchange, in the order in which they were written.
+pub struct RecordsOf {
+    records: Records,
+    exchange: ExchangeId,
+    end: RunEnd,
+}
+
+/// Whether more records of an exchange can come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunEnd {
+    /// They can.
+    Open,
+    /// Its outcome was read.
+    Settled,
+    /// The gateway that wrote it ended without recording an outcome.
+    GatewayEnded,
+}
+
+impl RecordsOf {
+    fn new(records: Records, exchange: ExchangeId) -> Self {
+        Self { records, exchange, end: RunEnd::Open }
+    }
+
+    /// Whether more can come.
+    #[must_use]
+    pub const fn end(&self) -> RunEnd {
+        self.end
+    }
+}
+
+impl Iterator for RecordsOf {
+    type Item = Result<StoredRecord, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.end != RunEnd::Open {
+            return None;
+        }
+        loop {
+            let stored = match self.records.next()? {
+                Ok(stored) => stored,
+                // Damage elsewhere does not hide what is still there.
+                Err(ReadError::Scan(ScanError::Record { .. } | ScanError::Header { .. })) => {
+                    continue;
+                }
+                Err(ReadError::Payload { .. }) => continue,
+                Err(error) => return Some(Err(error)),
+            };
+            if matches!(stored.record, Record::GatewayStarted(_) | Record::GatewayStopped(_)) {
+                self.end = RunEnd::GatewayEnded;
+                return None;
+            }
+            if stored.record.exchange() == Some(self.exchange) {
+                if matches!(stored.record, Record::ExchangeSettled(_)) {
+                    self.end = RunEnd::Settled;
+                }
+                return Some(Ok(stored));
+            }
+        }
+    }
+}
+
+fn collect(
+    records: Records,
+    id: ExchangeId,
+    bytes_max: usize,
+) -> Result<Option<ExchangeRecords>, ReadError> {
     let mut found: Option<ExchangeRecords> = None;
     let mut bytes = 0;
     for stored in records {
@@ -202,7 +282,7 @@ fn collect(records: Records, id: ExchangeId) -> Result<Option<ExchangeRecords>, 
         match stored.record {
             Record::Chunk(chunk) => {
                 bytes += chunk.data.len();
-                if bytes <= EXCHANGE_BYTES_MAX {
+                if bytes <= bytes_max {
                     found.chunks.push(chunk);
                 } else {
                     found.truncated = true;

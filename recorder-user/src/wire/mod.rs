@@ -11,6 +11,7 @@ mod media;
 pub mod protobuf;
 pub mod status;
 pub mod stream;
+pub mod tar;
 pub mod watch;
 
 pub use media::Media;

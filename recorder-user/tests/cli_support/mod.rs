@@ -15,7 +15,8 @@ use recorder_user::{
         Direction, Effect, Ending, ExchangeId, ExchangeOpened, ExchangeSettled, Gap, GapStep,
         GatewayStarted, HookState, ObjectChange, Principal, Record, Refusal, Removed, RequestHead,
         RequestInfo, ResponseHead, ResponseStarted, SessionChanged, SessionId, SessionKey,
-        SessionOpened, SessionState, SocketEvidence, Tier, Timestamp, Timing, Verdict,
+        SessionOpened, SessionState, SocketEvidence, StreamFacts, StreamKind, StreamRequest, Tier,
+        Timestamp, Timing, Verdict,
     },
     store::{Need, Store, StoreOptions, system_clock},
 };
@@ -241,6 +242,45 @@ impl Made {
         self
     }
 
+    /// Makes it an upgraded connection that carried these pieces, in order.
+    pub(crate) fn stream(mut self, request: StreamRequest, protocol: &str, parts: &[Part]) -> Self {
+        let exchange = self.opened.exchange;
+        self.opened.stream = Some(request);
+        let headers = vec![
+            ("upgrade".into(), "websocket".into()),
+            ("sec-websocket-protocol".into(), protocol.into()),
+        ];
+        let head = ResponseHead { status: 101, headers };
+        self.started = Some(ResponseStarted { exchange, at_us: 9330, head });
+        let (mut sent, mut received) = (0, 0);
+        for (at_us, direction, bytes) in parts {
+            let offset = match direction {
+                Direction::Request => &mut sent,
+                Direction::Response => &mut received,
+            };
+            let data = Bytes::copy_from_slice(bytes);
+            let (at_us, direction) = (*at_us, *direction);
+            self.chunks.push(Chunk { exchange, direction, at_us, offset: *offset, data });
+            *offset += bytes.len() as u64;
+        }
+        let last_us = parts.last().map_or(0, |part| part.0);
+        if let Some(settled) = &mut self.settled {
+            settled.status = 101;
+            settled.effect = Effect::Executed;
+            settled.time = self.opened.time.plus_micros(i64::try_from(last_us).expect("fits"));
+            settled.timing_us.total = last_us;
+            settled.request.bytes = sent;
+            settled.response.bytes = received;
+            settled.stream = Some(StreamFacts {
+                transport: "websocket".into(),
+                protocol: protocol.into(),
+                exit_code: Some(0),
+                ..StreamFacts::default()
+            });
+        }
+        self
+    }
+
     pub(crate) fn into_records(self) -> Vec<Record> {
         let mut records = vec![Record::ExchangeOpened(Box::new(self.opened))];
         records.extend(self.started.map(Record::ResponseStarted));
@@ -263,6 +303,70 @@ pub(crate) fn alice() -> Principal {
 pub(crate) fn verdict(decision: Decision, policies: &[&str]) -> Verdict {
     let policies = policies.iter().map(|policy| (*policy).into()).collect();
     Verdict { decision, policies, policy_set: "set-1".into(), ..Verdict::default() }
+}
+
+/// When, which way, and the bytes on the wire.
+pub(crate) type Part = (u64, Direction, Vec<u8>);
+
+/// A binary WebSocket message of the server on a numbered channel.
+pub(crate) fn said(at_us: u64, channel: u8, data: &[u8]) -> Part {
+    (at_us, Direction::Response, message(channel, data, None))
+}
+
+/// A binary WebSocket message of the client, masked.
+pub(crate) fn typed(at_us: u64, channel: u8, data: &[u8]) -> Part {
+    (at_us, Direction::Request, message(channel, data, Some([0x37, 0xfa, 0x21, 0x3d])))
+}
+
+/// RFC 6455 §5.2.
+fn message(channel: u8, data: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
+    let length = data.len() + 1;
+    let mut frame = vec![0x82];
+    let flag = if mask.is_some() { 0x80 } else { 0 };
+    match length {
+        0..126 => frame.push(flag | length as u8),
+        126..0x1_0000 => {
+            frame.push(flag | 126);
+            frame.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        _ => {
+            frame.push(flag | 127);
+            frame.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    frame.extend(mask.unwrap_or_default().iter().take(if mask.is_some() { 4 } else { 0 }));
+    let key = mask.unwrap_or_default();
+    let plain = [channel].into_iter().chain(data.iter().copied());
+    frame.extend(plain.zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame
+}
+
+/// The path of an exec.
+pub(crate) const EXEC: &str = "/api/v1/namespaces/shop/pods/web-0/exec?command=sh";
+
+/// An exec of a command.
+pub(crate) fn exec(tty: bool, command: &[&str]) -> StreamRequest {
+    StreamRequest {
+        kind: StreamKind::Exec,
+        container: Some("app".into()),
+        command: command.iter().map(|word| (*word).into()).collect(),
+        stdin: true,
+        stdout: true,
+        stderr: !tty,
+        tty,
+        ports: Vec::new(),
+    }
+}
+
+/// How a command ended, as the error channel of version 4 and later says.
+pub(crate) fn status(code: i32) -> Vec<u8> {
+    if code == 0 {
+        return br#"{"metadata":{},"status":"Success"}"#.to_vec();
+    }
+    format!(
+        r#"{{"metadata":{{}},"status":"Failure","message":"command terminated with non-zero exit code: exit status {code}","reason":"NonZeroExitCode","details":{{"causes":[{{"reason":"ExitCode","message":"{code}"}}]}}}}"#
+    )
+    .into_bytes()
 }
 
 /// Enough of the API server's rules for the paths used here.

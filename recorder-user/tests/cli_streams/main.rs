@@ -1,0 +1,9 @@
+//! Recorded streams: replayed, shown, exported, followed.
+
+#[path = "../cli_support/mod.rs"]
+mod cli_support;
+mod export;
+mod follow;
+mod hostile;
+mod replay;
+mod script;

@@ -84,15 +84,16 @@ pub(super) async fn copy(scene: Rc<Scene>) -> Result<()> {
         let mut copies = Vec::new();
         for row in &rows {
             let shown = visit.shown(row).await?;
-            if shown["copy"]["files"].as_array().is_some_and(|files| !files.is_empty()) {
-                copies.push(shown["copy"].clone());
+            if shown["stream"]["copied"]["files"].as_array().is_some_and(|files| !files.is_empty())
+            {
+                copies.push(shown["stream"]["copied"].clone());
             }
         }
         copies
     };
     ensure!(copies.len() == 2, "copies on record: {copies:?}");
-    for (copy, direction) in copies.iter().zip(["to", "from"]) {
-        ensure!(copy["direction"] == direction, "{copy}");
+    for (copy, direction) in copies.iter().zip(["into", "outOf"]) {
+        ensure!(copy["way"] == direction, "{copy}");
         let files = copy["files"].as_array().context("no files")?;
         for (name, bytes) in
             [("noise", 3_000_000), ("numbers", 588_895), ("with space", 7), ("empty", 0)]

@@ -141,7 +141,11 @@ pub(super) async fn fallback(scene: Rc<Scene>) -> Result<()> {
         let ids: BTreeSet<_> = rows.iter().map(|row| row["command"].to_string()).collect();
         ensure!(rows.len() == 2 && ids.len() == 1, "kubectl {}: {rows:?}", kubectl.version());
         ensure!(rows[0]["status"].as_u64() >= Some(400), "{}", rows[0]);
-        ensure!(visit.shown(&rows[1]).await?["stream"]["transport"] == "spdy/3.1", "{}", rows[1]);
+        ensure!(
+            visit.shown(&rows[1]).await?["stream"]["facts"]["transport"] == "spdy/3.1",
+            "{}",
+            rows[1]
+        );
     }
     pod.delete().await
 }

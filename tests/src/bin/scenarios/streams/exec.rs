@@ -62,12 +62,12 @@ async fn recorded(visit: &Visit, kubectl: &Kubectl, rows: &[Value]) -> Result<()
     for (row, code) in rows.iter().zip([3, 137, 0]) {
         ensure!(row["account"]["state"] == "complete", "{row}");
         let shown = visit.shown(row).await?;
-        let stream = &shown["stream"];
+        let stream = &shown["stream"]["facts"];
         ensure!(stream["exitCode"] == code, "exit code {code}: {stream}");
         ensure!(stream["transport"] == transport && stream["protocol"] == protocol, "{stream}");
         ensure!(stream["undecodable"].is_null(), "{stream}");
     }
-    let asked = &visit.shown(&rows[2]).await?["streamRequest"];
+    let asked = &visit.shown(&rows[2]).await?["stream"]["request"];
     let command = serde_json::json!(["echo", "two words", "", "'quoted'"]);
     ensure!(asked["command"] == command && asked["container"] == "box", "{asked}");
     ensure!(asked["stdin"] == false && asked["stdout"] == true && asked["tty"] == false, "{asked}");
@@ -97,7 +97,10 @@ pub(super) async fn terminal(scene: Rc<Scene>) -> Result<()> {
     ensure!(status.code() == Some(5), "{status}: {}", terminal.shown());
     let rows = visit.streams("exec", 1).await?;
     let shown = visit.shown(&rows[0]).await?;
-    ensure!(shown["streamRequest"]["tty"] == true && shown["stream"]["exitCode"] == 5, "{shown}");
+    ensure!(
+        shown["stream"]["request"]["tty"] == true && shown["stream"]["facts"]["exitCode"] == 5,
+        "{shown}"
+    );
     let cast = visit.exported(&rows[0], &["--format", "asciicast-v2"]).await?;
     ensure!(cast.contains("\"132x43\""), "no resize: {}", &cast[..cast.len().min(2000)]);
     ensure!(cast.contains("\\u001b[31mred"), "no colours in {cast}");
@@ -121,6 +124,9 @@ pub(super) async fn long_command(scene: Rc<Scene>) -> Result<()> {
     }
     let rows = visit.streams("exec", scene.world.versions.found.len()).await?;
     let shown = visit.shown(&rows[0]).await?;
-    ensure!(shown["streamRequest"]["command"][4] == long.as_str(), "the argument is not on record");
+    ensure!(
+        shown["stream"]["request"]["command"][4] == long.as_str(),
+        "the argument is not on record"
+    );
     pod.delete().await
 }

@@ -180,7 +180,7 @@ pub(super) async fn pod_deleted(scene: Rc<Scene>) -> Result<()> {
         let shown = visit.shown(&row).await?;
         ensure!(shown["ending"] == "finished", "{kind}: {shown}");
         if kind == "exec" {
-            ensure!(shown["stream"]["exitCode"] == 137, "{}", shown["stream"]);
+            ensure!(shown["stream"]["facts"]["exitCode"] == 137, "{}", shown["stream"]);
         }
     }
     nothing_left(&visit.gateway).await

@@ -81,16 +81,16 @@ pub(super) async fn many_connections(scene: Rc<Scene>) -> Result<()> {
         let shown = visit.shown(row).await?;
         ensure!(shown["ending"] == "finished" && row["account"]["state"] == "complete", "{shown}");
         ensure!(
-            shown["stream"]["undecodable"].is_null(),
+            shown["stream"]["facts"]["undecodable"].is_null(),
             "{}: {}",
             kubectl.version(),
             shown["stream"]
         );
-        let listed = shown["connections"].as_array().context("no connections in show")?;
+        let listed = shown["stream"]["connections"].as_array().context("no connections in show")?;
         let echoes = listed.iter().filter(|connection| {
             connection["port"] == 7000
-                && connection["requestBytes"].as_u64() >= Some(7)
-                && connection["requestBytes"] == connection["responseBytes"]
+                && connection["sentBytes"].as_u64() >= Some(7)
+                && connection["sentBytes"] == connection["receivedBytes"]
         });
         ensure!(echoes.count() == CONNECTIONS, "kubectl {}: {listed:?}", kubectl.version());
     }

@@ -43,7 +43,7 @@ pub(super) async fn commands(scene: Rc<Scene>) -> Result<()> {
     ensure!(output.stdout.starts_with(sum), "{output:?}");
     let rows = visit.streams("exec", 2).await?;
     let shown = visit.shown(&rows[1]).await?;
-    ensure!(shown["stream"]["stdinMaskedBytes"] == typed.len(), "{}", shown["stream"]);
+    ensure!(shown["stream"]["facts"]["stdinMaskedBytes"] == typed.len(), "{}", shown["stream"]);
     let stdin = visit.exported(&rows[1], &["--format", "raw", "--channel", "stdin"]).await?;
     ensure!(stdin.as_bytes() == vec![0; typed.len()], "stdin on record: {stdin:?}");
     let stdout = visit.exported(&rows[1], &["--format", "raw"]).await?;

@@ -38,14 +38,13 @@ pub(super) async fn every_channel_protocol(scene: Rc<Scene>) -> Result<()> {
     let rows = visit.streams("exec", protocols.len()).await?;
     for (row, protocol) in rows.iter().zip(protocols) {
         let shown = visit.shown(row).await?;
-        ensure!(shown["stream"]["protocol"] == protocol, "{protocol}: {}", shown["stream"]);
-        ensure!(shown["streamRequest"]["container"] == "box", "{}", shown["streamRequest"]);
-        let code = if protocol.contains("v4") || protocol.contains("v5") {
-            4.into()
-        } else {
-            serde_json::Value::Null
-        };
-        ensure!(shown["stream"]["exitCode"] == code, "{protocol}: {}", shown["stream"]);
+        ensure!(
+            shown["stream"]["facts"]["protocol"] == protocol,
+            "{protocol}: {}",
+            shown["stream"]
+        );
+        ensure!(shown["stream"]["request"]["container"] == "box", "{}", shown["stream"]["request"]);
+        ensure!(shown["stream"]["facts"]["exitCode"] == 4, "{protocol}: {}", shown["stream"]);
         for (channel, expected) in [("stdin", "typed\n"), ("stdout", "got typed\n")] {
             let raw = visit.exported(row, &["--format", "raw", "--channel", channel]).await?;
             ensure!(raw == expected, "{protocol} {channel}: {raw:?}");

@@ -6,7 +6,7 @@ mod recording;
 mod request;
 mod response;
 
-pub use cut::Cut;
+pub use cut::{Cut, told};
 pub use recording::{Recording, RequestCut, Shared, lock, micros};
 pub use request::{RequestBody, RequestTap, Returned};
 pub use response::{Live, ResponseTap};

@@ -16,7 +16,7 @@ use recorder_user::{
     wire,
 };
 
-use super::{Cut, lock, request::queue};
+use super::{Cut, lock, request::queue, told};
 use crate::{body::BodyError, settle::Exchange};
 
 type Append = Pin<Box<dyn Future<Output = Result<(), AppendError>> + Send>>;
@@ -134,12 +134,7 @@ impl ResponseTap {
     /// Ends a live stream in the middle, with a last event where the client can read one.
     fn cut(&mut self, ending: Ending) {
         let event = self.live.take().filter(|live| live.at_boundary()).map(|live| {
-            let (code, reason, message) = match ending {
-                Ending::TokenExpired => {
-                    (401, "Unauthorized", "the token expired: log in again and go on watching")
-                }
-                _ => (503, "ServiceUnavailable", "the gateway is stopping: connect again"),
-            };
+            let (code, reason, message) = told(ending);
             wire::status::error_event(live.content_type.as_deref(), code, reason, message)
         });
         self.settle(ending, event);

@@ -88,3 +88,14 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the wall clock is compared with a token's expiry while a watch lives, so that a clock
 /// step is noticed.
 pub const EXPIRY_CHECK: Duration = Duration::from_secs(10);
+/// How often the issuers' keys are compared with those of live streams' tokens.
+pub const REVOCATION_CHECK: Duration = Duration::from_secs(1);
+
+/// Connections to the admin socket; a further one waits.
+pub const ADMIN_CONNECTIONS_MAX: usize = 16;
+/// How long one connection to the admin socket may last.
+pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a request's body on the admin socket; more is refused.
+pub const ADMIN_BODY_BYTES_MAX: usize = 4096;
+/// Bytes of the reason of a kill; more is refused.
+pub const KILL_REASON_BYTES_MAX: usize = 512;

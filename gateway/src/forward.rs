@@ -179,10 +179,13 @@ pub async fn respond(
     let recording = Recording::new(id, Direction::Response, received, plan, key);
     lock(opened.exchange.shared()).response = Some(recording);
     let live = opened.exchange.is_live() && parts.status.is_success();
+    let live = live.then(|| gateway.live.register(opened.live_stream()));
     // A live stream ends when its token does; the leeway is for clocks of new requests.
     let expires = opened.identity.token.expires.unwrap_or(opened.identity.expires);
-    let cut = || Cut::new(Some(expires), &gateway.stop);
-    let live = live.then(|| Live::new(cut(), opened.info.verb == "watch", content_type.as_deref()));
+    let live = live.map(|guard| {
+        let cut = Cut::new(Some(expires), &gateway.stop, guard);
+        Live::new(cut, opened.info.verb == "watch", content_type.as_deref())
+    });
     let tap = ResponseTap::new(body, gateway.recorder.clone(), live, opened.exchange);
     Response::from_parts(parts, Body::Tapped(Box::new(tap)))
 }

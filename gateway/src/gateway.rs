@@ -3,13 +3,23 @@
 use std::{collections::HashMap, sync::Arc};
 
 use recorder_user::{
-    model::ConnectionClosed, redact::RedactKey, store::Recorder, witness::Witness,
+    model::{ConnectionClosed, Ending, SessionId},
+    redact::RedactKey,
+    store::Recorder,
+    witness::Witness,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    identify::Identifier, metrics::Metrics, policy::PolicyStore, refusals::Refusals,
-    sessions::Sessions, unrecorded::Unrecorded, upgrade::Upgrades, upstream::Upstream,
+    identify::Identifier,
+    live::LiveStreams,
+    metrics::Metrics,
+    policy::PolicyStore,
+    refusals::Refusals,
+    sessions::{KillOrder, Sessions},
+    unrecorded::Unrecorded,
+    upgrade::Upgrades,
+    upstream::Upstream,
 };
 
 /// Called with the final account of each connection.
@@ -61,6 +71,8 @@ pub struct Gateway {
     pub sessions: Arc<Sessions>,
     /// Upgraded connections.
     pub upgrades: Upgrades,
+    /// Open watches, followed logs and upgraded connections.
+    pub live: Arc<LiveStreams>,
     /// Digests what is redacted.
     pub redact_key: Arc<RedactKey>,
     /// Counters.
@@ -76,6 +88,14 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// Ends a session and its live streams; gives the number of the streams, none when no such session is open.
+    #[must_use]
+    pub fn kill(&self, session: SessionId, order: &KillOrder) -> Option<usize> {
+        // In this order, a stream that opens meanwhile sees the session killed or is ended here.
+        let session = self.sessions.kill(session, order)?;
+        Some(self.live.end_session(session.id(), Ending::Killed))
+    }
+
     /// The cluster that a request names, or the default one.
     #[must_use]
     pub fn cluster(&self, name: Option<&str>) -> Option<&Arc<Cluster>> {

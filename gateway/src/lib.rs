@@ -6,6 +6,7 @@
 //! only through the witness: it never names the index's database or the eBPF library.
 
 pub mod accept;
+pub mod admin;
 pub mod attribute;
 pub mod authorize;
 pub mod body;
@@ -19,6 +20,7 @@ pub mod headers;
 pub mod health;
 pub mod identify;
 pub mod kubeconfig;
+pub mod live;
 pub mod metrics;
 pub mod open;
 pub mod policy;

@@ -8,11 +8,13 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use gateway::{
+    admin::client,
     config::Config,
     kubeconfig,
     policy::{StreamDescription, command},
     run,
 };
+use recorder_user::model::SessionId;
 
 /// The recorded path between kubectl and the Kubernetes API server.
 ///
@@ -61,6 +63,29 @@ enum Verb {
         /// PEM file that clients verify the gateway's certificate with.
         #[arg(long)]
         certificate_authority: Option<PathBuf>,
+    },
+    /// List the open sessions of the running gateway, and their live streams.
+    Sessions {
+        /// The gateway's configuration file: its admin socket is asked, as root or as the gateway's user.
+        #[arg(long)]
+        config: PathBuf,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a session of the running gateway, and its live streams within seconds.
+    ///
+    /// It does not keep anybody out: the next request of the same principal opens another session. Change the
+    /// policy, or revoke the token at its issuer, for that.
+    Kill {
+        /// The gateway's configuration file: its admin socket is asked, as root or as the gateway's user.
+        #[arg(long)]
+        config: PathBuf,
+        /// The session's id, as `gateway sessions` and `recorder ls` show it.
+        session: SessionId,
+        /// Why, for the record.
+        #[arg(long)]
+        reason: Option<String>,
     },
     /// Check, test and explain policies.
     Policy {
@@ -150,6 +175,12 @@ fn run_verb(verb: Verb) -> anyhow::Result<ExitCode> {
                 certificate_authority: certificate_authority.as_deref(),
             };
             print(&kubeconfig::kubeconfig(&config, &request)?)
+        }
+        Verb::Sessions { config, json } => print(&client::sessions(&Config::load(&config)?, json)?),
+        Verb::Kill { config, session, reason } => {
+            let (text, found) = client::kill(&Config::load(&config)?, session, reason.as_deref())?;
+            print(&text)?;
+            Ok(ExitCode::from(u8::from(!found)))
         }
         Verb::Policy { verb } => {
             let outcome = policy(verb);

@@ -8,7 +8,9 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use recorder_user::{
     effect::Observer,
-    model::{Direction, Level, Obligations, Record, RequestEnded, RequestHead},
+    model::{
+        Direction, Level, Obligations, Record, RequestEnded, RequestHead, StreamRequest, Timestamp,
+    },
     redact::BodyPlan,
     store::Need,
 };
@@ -19,6 +21,7 @@ use crate::{
     exchange::{Authorized, Draft},
     gateway::{Cluster, Gateway},
     identify::Identity,
+    live::LiveStream,
     refuse::Refused,
     settle::{Exchange, Start},
     tap::{Recording, RequestTap, Shared, micros},
@@ -51,6 +54,10 @@ pub struct Opened {
     pub obligations: Obligations,
     /// What is asked.
     pub info: Arc<recorder_user::model::RequestInfo>,
+    /// What an exec, attach or port-forward asks to run or carry.
+    pub stream: Option<Arc<StreamRequest>>,
+    /// Whether the client asks to leave HTTP.
+    pub upgraded: bool,
     /// The task label.
     pub task: Option<String>,
     /// The client.
@@ -59,6 +66,26 @@ pub struct Opened {
     pub id: recorder_user::model::ExchangeId,
     /// When the head was received.
     pub received: Instant,
+    /// The same, by the wall clock.
+    pub since: Timestamp,
+}
+
+impl Opened {
+    /// What is kept of it while it is a live stream.
+    #[must_use]
+    pub fn live_stream(&self) -> LiveStream {
+        let own = Arc::ptr_eq(&self.acting, &self.identity.principal);
+        LiveStream {
+            exchange: self.id,
+            identity: Arc::clone(&self.identity),
+            acting_as: (!own).then(|| Arc::clone(&self.acting)),
+            session: Arc::clone(self.exchange.session().session()),
+            info: Arc::clone(&self.info),
+            stream: self.stream.clone(),
+            upgraded: self.upgraded,
+            since: self.since,
+        }
+    }
 }
 
 /// Records the intent.
@@ -104,6 +131,8 @@ pub async fn open(
         Recording::empty(id, Direction::Request, received)
     };
     let shared = Shared::new(recording, observer);
+    let (stream, time) = (draft.opened.stream.clone().map(Arc::new), draft.opened.time);
+    let upgraded = attribute::is_upgrade(&parts.headers);
     let intent = Record::ExchangeOpened(Box::new(draft.opened));
     let (since, epoch) = (Instant::now(), gateway.recorder.epoch());
     let appended = if let Err(error) = gateway.sessions.announce(&session) {
@@ -169,7 +198,10 @@ pub async fn open(
         head,
         obligations,
         info,
+        stream,
+        upgraded,
         task,
+        since: time,
         peer: client.peer().ip(),
         id,
         received,

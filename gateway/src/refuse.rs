@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use recorder_user::model::{Ending, Refusal};
+use recorder_user::model::Refusal;
 
 use crate::body::Body;
 
@@ -94,27 +94,4 @@ pub fn status_json(code: u16, reason: &str, message: &str) -> String {
         "message": message, "reason": reason, "code": code,
     })
     .to_string()
-}
-
-/// Code, reason and message for the client of a live stream that the gateway ends.
-#[must_use]
-pub const fn cut(ending: Ending) -> (u16, &'static str, &'static str) {
-    match ending {
-        Ending::TokenExpired => (401, "Unauthorized", "the token expired: log in again"),
-        Ending::TokenRevoked => (401, "Unauthorized", "the token is trusted no more: log in again"),
-        Ending::GrantEnded => (403, "Forbidden", "policy does not permit this stream any more"),
-        Ending::Killed => (403, "Forbidden", "an operator of the gateway ended this session"),
-        Ending::LimitReached => {
-            (403, "Forbidden", "the stream was idle or lasted longer than the gateway allows")
-        }
-        Ending::RecorderFailed => {
-            (503, "ServiceUnavailable", "the recorder cannot write, so nothing more is carried")
-        }
-        Ending::UpstreamLost => {
-            (503, "ServiceUnavailable", "the API server left before the stream's end")
-        }
-        Ending::GatewayStopped | Ending::ClientLost | Ending::Finished => {
-            (503, "ServiceUnavailable", "the gateway is stopping: connect again")
-        }
-    }
 }

@@ -15,12 +15,13 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    accept,
+    accept, admin,
     bounds::{CLOSE_TIMEOUT, DRAIN_TIMEOUT},
     config::{Config, WitnessMode},
     gateway::{Cluster, Gateway, Wiring},
     health,
     identify::Identifier,
+    live::LiveStreams,
     metrics::Metrics,
     policy::{PolicySource, PolicyStore},
     redact_key,
@@ -132,6 +133,8 @@ async fn start(
         Some(health) => Some(listen(health.listen).await?),
         None => None,
     };
+    let admin_socket = admin::AdminSocket::bind(&config.admin.socket)
+        .with_context(|| format!("open the admin socket {}", config.admin.socket.display()))?;
     let policy_set = policies.current().hash().to_owned();
     let mut names: Vec<_> = clusters.keys().cloned().collect();
     names.sort_unstable();
@@ -151,16 +154,19 @@ async fn start(
     let identifier = Identifier::start(&config.authentication, &tasks, &stop);
     let sessions =
         Arc::new(Sessions::resume(recovered.open_sessions, config.sessions.idle, recorder.clone()));
+    let policies = Arc::new(policies);
+    let live = LiveStreams::new(Arc::clone(&policies), Arc::clone(&identifier));
     let gateway = Arc::new(Gateway {
         id: store.gateway_id().to_string(),
         clusters,
         default_cluster,
         identifier,
-        policies: Arc::new(policies),
+        policies,
         recorder: recorder.clone(),
         witness,
         sessions,
         upgrades: Upgrades::new(config.sessions.streams),
+        live,
         redact_key,
         metrics,
         refusals: Refusals::default(),
@@ -173,6 +179,7 @@ async fn start(
     if let Some(listener) = health_listener {
         tasks.spawn(health::serve(Arc::clone(&gateway), listener, health_stop.clone()));
     }
+    tasks.spawn(admin::serve(Arc::clone(&gateway), admin_socket, health_stop.clone()));
     tasks.spawn(accept::serve(Arc::clone(&gateway), wiring, listener, certificate));
     tracing::info!(listen = %config.listen, policy_set, "serving");
     Ok(Running { gateway, gateway_id: store.gateway_id(), recorder, health_stop, connections })
@@ -204,6 +211,8 @@ fn spawn_background(gateway: &Arc<Gateway>, certificate: &Arc<accept::Certificat
     let policies = Arc::clone(&gateway.policies);
     let following = stop.clone();
     tasks.spawn(async move { policies.watch(following).await });
+    let live = Arc::clone(&gateway.live);
+    tasks.spawn(live.follow(stop.clone()));
     let (unrecorded, recorder) = (Arc::clone(&gateway.unrecorded), gateway.recorder.clone());
     let reporting = stop.clone();
     tasks.spawn(async move { unrecorded.report(recorder, reporting).await });

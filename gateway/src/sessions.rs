@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -33,6 +33,7 @@ pub struct Session {
     principal: Principal,
     opened: Timestamp,
     incomplete: Mutex<Option<IncompleteReason>>,
+    killed: AtomicBool,
     /// The store's failures when the session was last put on record; none before. What was only queued
     /// may be lost with a failure, so after one it is put on record again.
     announced: Mutex<Option<u64>>,
@@ -57,6 +58,36 @@ impl Session {
     #[must_use]
     pub const fn key(&self) -> &SessionKey {
         &self.key
+    }
+
+    /// Who acts in it.
+    #[must_use]
+    pub const fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// When its first exchange was received.
+    #[must_use]
+    pub const fn opened(&self) -> Timestamp {
+        self.opened
+    }
+
+    /// When it was last used.
+    #[must_use]
+    pub fn last_used(&self) -> Timestamp {
+        Timestamp::from_micros(self.last.load(Ordering::Relaxed))
+    }
+
+    /// Why it is incomplete, if it is.
+    #[must_use]
+    pub fn incomplete(&self) -> Option<IncompleteReason> {
+        *lock(&self.incomplete)
+    }
+
+    /// Whether somebody killed it. Exchanges that had joined it before may still be under way.
+    #[must_use]
+    pub fn killed(&self) -> bool {
+        self.killed.load(Ordering::SeqCst)
     }
 }
 
@@ -84,6 +115,15 @@ impl Drop for SessionUse {
         self.0.last.fetch_max(Timestamp::now().as_micros(), Ordering::Relaxed);
         self.0.live.fetch_sub(1, Ordering::Release);
     }
+}
+
+/// Somebody wants a session to end.
+#[derive(Clone, Debug)]
+pub struct KillOrder {
+    /// Who, as the record names them.
+    pub by: String,
+    /// Why, in their own words.
+    pub why: Option<String>,
 }
 
 /// Too many sessions are open.
@@ -126,6 +166,7 @@ impl Sessions {
                 },
                 opened: view.started,
                 incomplete: Mutex::new(view.reason),
+                killed: AtomicBool::new(false),
                 announced: Mutex::new(Some(recorder.epoch())),
                 streams: Arc::new(Semaphore::new(UPGRADES_PER_SESSION_MAX)),
             };
@@ -183,6 +224,7 @@ impl Sessions {
             principal: principal.clone(),
             opened: time,
             incomplete: Mutex::new(None),
+            killed: AtomicBool::new(false),
             announced: Mutex::new(None),
             streams: Arc::new(Semaphore::new(UPGRADES_PER_SESSION_MAX)),
         });
@@ -209,7 +251,8 @@ impl Sessions {
             principal: session.principal.clone(),
         }))?;
         if let Some(reason) = *lock(&session.incomplete) {
-            self.recorder.try_append(changed(session, SessionState::Incomplete(reason), None))?;
+            let changed = changed(session, SessionState::Incomplete(reason), None);
+            self.recorder.try_append(Record::SessionChanged(changed))?;
         }
         *announced = Some(epoch);
         Ok(())
@@ -225,6 +268,38 @@ impl Sessions {
         drop(incomplete);
         self.change(session, SessionState::Incomplete(reason), None);
         tracing::warn!(session = %session.id, reason = reason.as_str(), "session incomplete");
+    }
+
+    /// All that are open, in no order.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        self.open().values().cloned().collect()
+    }
+
+    /// Ends a session because somebody asked for it; its live streams are the caller's to end. The next request
+    /// of the same principal opens another session. None when no such session is open.
+    pub fn kill(&self, id: SessionId, order: &KillOrder) -> Option<Arc<Session>> {
+        let session = {
+            let mut open = self.open();
+            let key = open.iter().find(|(_, session)| session.id == id)?.0.clone();
+            open.remove(&key)?
+        };
+        session.killed.store(true, Ordering::SeqCst);
+        lock(&session.incomplete).get_or_insert(IncompleteReason::Killed);
+        let time = Timestamp::now();
+        self.record(
+            &session,
+            SessionChanged {
+                session: id,
+                time,
+                state: SessionState::Incomplete(IncompleteReason::Killed),
+                ended: Some(time),
+                by: Some(order.by.clone()),
+                why: order.why.clone(),
+            },
+        );
+        tracing::warn!(session = %id, by = order.by, why = order.why, "session killed");
+        Some(session)
     }
 
     /// Ends sessions without activity until `stop`.
@@ -263,16 +338,20 @@ impl Sessions {
     }
 
     fn change(&self, session: &Session, state: SessionState, ended: Option<Timestamp>) {
-        if let Err(error) = self.recorder.try_append(changed(session, state, ended)) {
+        self.record(session, changed(session, state, ended));
+    }
+
+    fn record(&self, session: &Session, changed: SessionChanged) {
+        if let Err(error) = self.recorder.try_append(Record::SessionChanged(changed)) {
             // At the next start the session is found open and sealed as lost: nothing is hidden.
             tracing::error!(session = %session.id, %error, "session change not recorded");
         }
     }
 }
 
-fn changed(session: &Session, state: SessionState, ended: Option<Timestamp>) -> Record {
+fn changed(session: &Session, state: SessionState, ended: Option<Timestamp>) -> SessionChanged {
     let time = Timestamp::now();
-    Record::SessionChanged(SessionChanged { session: session.id, time, state, ended })
+    SessionChanged { session: session.id, time, state, ended, by: None, why: None }
 }
 
 /// Plain values behind a lock stay usable after a panic elsewhere.

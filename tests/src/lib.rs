@@ -11,6 +11,7 @@
 pub mod cache;
 pub mod client;
 pub mod controlplane;
+pub mod dialogue;
 pub mod envoy;
 pub mod gateway;
 pub mod issuer;

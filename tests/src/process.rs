@@ -2,11 +2,11 @@
 //! killed by anything, since the kernel then signals them (`PR_SET_PDEATHSIG`).
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -134,17 +134,6 @@ impl Drop for Process {
     }
 }
 
-/// What a command has to read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input {
-    /// Nothing: `/dev/null`.
-    Nothing,
-    /// This, and then the end of the file.
-    Ends(Vec<u8>),
-    /// This; whoever waits for the end of the file waits for as long as the command runs.
-    StaysOpen(Vec<u8>),
-}
-
 /// What a finished command said.
 #[derive(Clone, Debug)]
 pub struct Output {
@@ -180,34 +169,14 @@ pub fn run_blocking(command: Command, limit: Duration) -> Result<Output> {
     run_from(spawner(), command, limit)
 }
 
-/// As [`run`], with something to read.
-///
-/// # Errors
-/// As [`run`].
-pub async fn run_with_input(command: Command, input: Input, limit: Duration) -> Result<Output> {
-    let run = move || run_to_end(spawner(), command, input, limit);
-    tokio::task::spawn_blocking(run).await.context("join")?
-}
-
 /// As [`run_blocking`], from the thread of `spawner`.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_from(spawner: &Spawner, command: Command, limit: Duration) -> Result<Output> {
-    run_to_end(spawner, command, Input::Nothing, limit)
-}
-
-fn run_to_end(
-    spawner: &Spawner,
-    mut command: Command,
-    input: Input,
-    limit: Duration,
-) -> Result<Output> {
+pub fn run_from(spawner: &Spawner, mut command: Command, limit: Duration) -> Result<Output> {
     let shown = format!("{command:?}");
-    command.stdin(if input == Input::Nothing { Stdio::null() } else { Stdio::piped() });
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = spawner.spawn(command).with_context(|| format!("start {shown}"))?;
-    let writer = child.stdin.take().map(|stdin| write_aside(stdin, input));
     let stdout = read_aside(child.stdout.take().expect("piped"));
     let stderr = read_aside(child.stderr.take().expect("piped"));
     let deadline = Instant::now() + limit;
@@ -223,26 +192,10 @@ fn run_to_end(
         }
         std::thread::sleep(POLL);
     };
-    // It ended before the process did, or with it.
-    drop(writer.map(JoinHandle::join));
     Ok(Output {
         code: status.code(),
         stdout: stdout.join().unwrap_or_default(),
         stderr: stderr.join().unwrap_or_default(),
-    })
-}
-
-/// The writer's end of the pipe, for as long as it is to stay open.
-fn write_aside(mut stdin: ChildStdin, input: Input) -> JoinHandle<Option<ChildStdin>> {
-    std::thread::spawn(move || {
-        let (bytes, open) = match input {
-            Input::Nothing => return None,
-            Input::Ends(bytes) => (bytes, false),
-            Input::StaysOpen(bytes) => (bytes, true),
-        };
-        // A process need not read all of it.
-        let _ = stdin.write_all(&bytes);
-        open.then_some(stdin)
     })
 }
 
@@ -387,17 +340,6 @@ mod tests {
         command.args(["-c", "echo out; echo err >&2; exit 3"]);
         let output = run_blocking(command, Duration::from_secs(10)).unwrap();
         assert_eq!((output.code, &*output.stdout, &*output.stderr), (Some(3), "out\n", "err\n"));
-    }
-
-    #[test]
-    fn input_is_read_to_its_end() {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let output = runtime.build().unwrap().block_on(run_with_input(
-            Command::new("cat"),
-            Input::Ends(b"in\n".to_vec()),
-            Duration::from_secs(10),
-        ));
-        assert_eq!(output.unwrap().stdout, "in\n");
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub(super) fn text(config: &Config) -> String {
             "queueSize": units::size_text(queue),
             "syncInterval": units::duration_text(config.store.sync_interval),
         },
+        "admin": {"socket": config.admin.socket.display().to_string()},
         "clusters": config.clusters.iter().map(cluster).collect::<Vec<_>>(),
         "authentication": {
             "jwt": config.authentication.issuers.iter().map(issuer).collect::<Vec<_>>(),

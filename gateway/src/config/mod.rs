@@ -50,6 +50,8 @@ pub struct Config {
     pub tls: ServerTls,
     /// The listener for `/livez`, `/readyz` and `/metrics`; none when not configured.
     pub health: Option<Health>,
+    /// Where operators on this machine reach the gateway.
+    pub admin: Admin,
     /// Where and how recordings are kept.
     pub store: Store,
     /// The clusters, at least one.
@@ -78,6 +80,13 @@ pub struct ServerTls {
 pub struct Health {
     /// Where it listens; plain HTTP.
     pub listen: SocketAddr,
+}
+
+/// Where operators on this machine reach the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// The Unix socket.
+    pub socket: PathBuf,
 }
 
 /// Where and how recordings are kept.

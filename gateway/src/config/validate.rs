@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use crate::upgrade::Limits;
 
 use super::{
-    Config, Health, LoadConfigError, PolicyDirectories, ServerTls, Sessions, Store, WitnessMode,
-    authentication,
+    Admin, Config, Health, LoadConfigError, PolicyDirectories, ServerTls, Sessions, Store,
+    WitnessMode, authentication,
     clusters::{self, Environment, readable},
     problem::Problems,
     raw, units,
@@ -16,7 +16,7 @@ use super::{
 
 /// The keys of the file, for the message about one that is none.
 const KEYS: &str =
-    "listen, tls, health, store, clusters, authentication, policy, witness, sessions";
+    "listen, tls, health, admin, store, clusters, authentication, policy, witness, sessions";
 
 pub(super) fn config(
     text: &str,
@@ -39,10 +39,9 @@ pub(super) fn config(
         let raw: raw::Health = problems.shape("health", value)?;
         address("health.listen", &raw.listen, &mut problems).map(|listen| Health { listen })
     });
-    if take("admin").is_some() {
-        problems.add("admin", "the admin listener is not part of this version; remove the key");
-    }
     let store = store(take("store"), directory, &mut problems);
+    let admin = take("admin").and_then(|value| problems.shape::<raw::Admin>("admin", value));
+    let socket = admin.and_then(|admin| admin.socket).map(|socket| directory.join(socket));
     let clusters = clusters::validate(take("clusters"), directory, environment, &mut problems);
     let authentication = authentication::validate(take("authentication"), directory, &mut problems);
     let policy = policy(take("policy"), directory, &mut problems);
@@ -62,6 +61,10 @@ pub(super) fn config(
                 listen,
                 tls,
                 health,
+                // In the store, which is the gateway's own in any case.
+                admin: Admin {
+                    socket: socket.unwrap_or_else(|| store.directory.join("gateway.sock")),
+                },
                 store,
                 clusters,
                 authentication,

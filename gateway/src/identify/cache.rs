@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 use quick_cache::{Weighter, sync};
 use recorder_user::model::Timestamp;
 
-use super::{IdentifyError, Identity, Verified, keys::KeyHash};
+use super::{IdentifyError, Identity, Verified};
 
 /// The BLAKE3 hash of a whole token.
 type TokenHash = [u8; 32];
@@ -15,8 +15,6 @@ pub(super) struct Entry {
     pub(super) identity: Arc<Identity>,
     /// Which issuer's.
     pub(super) issuer: usize,
-    /// The key that made its signature.
-    pub(super) key: KeyHash,
     /// The generation of the key set that is known to hold the key.
     pub(super) generation: AtomicU64,
 }
@@ -68,9 +66,9 @@ impl Cache {
     }
 
     pub(super) fn keep(&self, token: TokenHash, issuer: usize, verified: Verified) {
-        let Verified { identity, key, generation } = verified;
+        let Verified { identity, generation } = verified;
         let generation = AtomicU64::new(generation);
-        self.verified.insert(token, Arc::new(Entry { identity, issuer, key, generation }));
+        self.verified.insert(token, Arc::new(Entry { identity, issuer, generation }));
     }
 
     pub(super) fn forget(&self, token: &TokenHash) {

@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     IdentifyError, IssuerStats,
     fetch::{FETCH_TIMEOUT, Fetcher},
-    keys::KeySet,
+    keys::{KeyHash, KeySet},
 };
 use crate::config::{Issuer, KeyOptions};
 
@@ -82,6 +82,12 @@ impl IssuerKeys {
             return Err(IdentifyError::KeysUnavailable);
         }
         Ok(keys)
+    }
+
+    /// Whether the newest published keys hold this one; also while there are none yet. A set without any key
+    /// withdrew them all.
+    pub(super) fn vouches(&self, key: &KeyHash) -> bool {
+        self.current.load().as_ref().is_none_or(|keys| keys.contains(key))
     }
 
     /// Changes when the keys do; 0 while there are none.

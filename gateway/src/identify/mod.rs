@@ -50,6 +50,8 @@ pub struct Identity {
     pub expires: Timestamp,
     /// Before this instant the token is refused: its `nbf` less the leeway.
     pub not_before: Option<Timestamp>,
+    /// The issuer's key that made the token's signature.
+    key: keys::KeyHash,
 }
 
 impl Identity {
@@ -167,7 +169,7 @@ impl Identifier {
                 Err(error) => return Some(Err(error)),
             };
             if entry.generation.load(Ordering::Relaxed) != keys.generation {
-                if !keys.contains(&entry.key) {
+                if !keys.contains(&entry.identity.key) {
                     self.cache.forget(hash);
                     return None;
                 }
@@ -176,6 +178,20 @@ impl Identifier {
             return Some(entry.identity.within_time(now).map(|()| Arc::clone(&entry.identity)));
         }
         self.cache.refused(hash, now, |issuer| self.issuers[issuer].keys.generation()).map(Err)
+    }
+
+    /// Whether the key that signed this identity's token is still one of its issuer's. An issuer that cannot be
+    /// asked has withdrawn nothing.
+    #[must_use]
+    pub fn vouches(&self, identity: &Identity) -> bool {
+        let issuer = self.by_url.get(&identity.principal.issuer);
+        issuer.is_some_and(|index| self.issuers[*index].keys.vouches(&identity.key))
+    }
+
+    /// The generations of all issuers' keys: they differ once any key came or left.
+    #[must_use]
+    pub fn generations(&self) -> Vec<u64> {
+        self.issuers.iter().map(|entry| entry.keys.generation()).collect()
     }
 
     /// Whether tokens of at least one issuer can be verified at `now`.
@@ -212,7 +228,6 @@ impl std::fmt::Debug for Identifier {
 /// What a verified token leaves behind.
 struct Verified {
     identity: Arc<Identity>,
-    key: keys::KeyHash,
     generation: u64,
 }
 
@@ -239,9 +254,9 @@ impl IssuerEntry {
             }
             asked = true;
         };
-        let identity = principal::identity(token, hash, &self.rules, &self.foreign_prefixes)?;
+        let identity = principal::identity(token, hash, key, &self.rules, &self.foreign_prefixes)?;
         identity.within_time(now)?;
-        Ok(Verified { identity: Arc::new(identity), key, generation })
+        Ok(Verified { identity: Arc::new(identity), generation })
     }
 }
 

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use recorder_user::model::{Principal, Timestamp, TokenFacts};
 use serde_json::{Map, Value};
 
-use super::{IdentifyError, Identity, token::Token};
+use super::{IdentifyError, Identity, keys::KeyHash, token::Token};
 use crate::config::{Issuer, PrefixedClaim};
 
 type Claims = Map<String, Value>;
@@ -25,6 +25,7 @@ pub fn impersonation_groups(principal: &Principal) -> &[String] {
 pub(super) fn identity(
     token: &Token<'_>,
     hash: &[u8; 32],
+    key: KeyHash,
     rules: &Issuer,
     foreign_prefixes: &[String],
 ) -> Result<Identity, IdentifyError> {
@@ -71,6 +72,7 @@ pub(super) fn identity(
         },
         expires: expires.plus_micros(LEEWAY_MICROS),
         not_before: not_before.map(|time| time.plus_micros(-LEEWAY_MICROS)),
+        key,
     })
 }
 

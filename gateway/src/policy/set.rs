@@ -130,6 +130,12 @@ impl PolicySet {
         &self.fingerprint
     }
 
+    /// Whether the same question can have another answer later.
+    #[must_use]
+    pub const fn tells_time(&self) -> bool {
+        self.tells_time
+    }
+
     /// What is not wrong but probably not meant.
     #[must_use]
     pub fn warnings(&self) -> &[String] {

@@ -1,4 +1,5 @@
-//! What ends a live stream besides its two ends: the token's expiry, and the gateway's stop.
+//! What ends a live stream besides its two ends: the token's expiry, the gateway's stop, and whatever
+//! [`crate::live`] says.
 
 use std::{
     future::Future,
@@ -11,7 +12,7 @@ use recorder_user::model::{Ending, Timestamp};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::bounds::EXPIRY_CHECK;
+use crate::{bounds::EXPIRY_CHECK, live::LiveGuard};
 
 /// Tells when a live stream must end. Sleeps on the monotonic clock, and looks at the wall clock at
 /// least every [`EXPIRY_CHECK`], so that a clock step is noticed.
@@ -19,21 +20,26 @@ pub struct Cut {
     expires: Option<Timestamp>,
     sleep: Pin<Box<Sleep>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    guard: LiveGuard,
 }
 
 impl Cut {
-    /// For a stream whose token expires at `expires`.
+    /// For a stream whose token expires at `expires` and that is registered as live.
     #[must_use]
-    pub fn new(expires: Option<Timestamp>, stop: &CancellationToken) -> Self {
+    pub fn new(expires: Option<Timestamp>, stop: &CancellationToken, guard: LiveGuard) -> Self {
         Self {
             expires,
             sleep: Box::pin(tokio::time::sleep(wait(expires, Timestamp::now()))),
             stop: Box::pin(stop.clone().cancelled_owned()),
+            guard,
         }
     }
 
     /// Ready with the reason once the stream must end.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        if let Poll::Ready(ending) = self.guard.poll_ended(cx) {
+            return Poll::Ready(ending);
+        }
         if self.stop.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Ending::GatewayStopped);
         }
@@ -45,6 +51,31 @@ impl Cut {
             self.sleep.as_mut().reset(Instant::now() + wait(self.expires, now));
         }
         Poll::Pending
+    }
+}
+
+/// HTTP status, `Status` reason and message that tell a client why its live stream was ended.
+#[must_use]
+pub const fn told(ending: Ending) -> (u16, &'static str, &'static str) {
+    match ending {
+        Ending::TokenExpired => (401, "Unauthorized", "the token expired: log in again"),
+        Ending::TokenRevoked => {
+            (401, "Unauthorized", "the token's issuer withdrew its key: log in again")
+        }
+        Ending::GrantEnded => (403, "Forbidden", "policy does not permit this any more"),
+        Ending::Killed => (403, "Forbidden", "an operator of the gateway killed the session"),
+        Ending::LimitReached => {
+            (408, "Timeout", "the stream was idle or lasted longer than the gateway allows")
+        }
+        Ending::RecorderFailed => {
+            (503, "ServiceUnavailable", "the gateway cannot record any more: try again later")
+        }
+        Ending::UpstreamLost => {
+            (503, "ServiceUnavailable", "the API server left before the stream's end")
+        }
+        Ending::GatewayStopped | Ending::Finished | Ending::ClientLost => {
+            (503, "ServiceUnavailable", "the gateway is stopping: connect again")
+        }
     }
 }
 

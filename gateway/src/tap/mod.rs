@@ -6,7 +6,7 @@ mod recording;
 mod request;
 mod response;
 
-pub use cut::Cut;
+pub use cut::{Cut, told};
 pub use recording::{Recording, RequestCut, Shared, lock, micros};
 pub use request::{Append, RequestBody, RequestTap, Returned, queue};
 pub use response::{Live, ResponseTap};

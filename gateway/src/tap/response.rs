@@ -16,8 +16,8 @@ use recorder_user::{
     wire,
 };
 
-use super::{Append, Cut, lock, queue};
-use crate::{body::BodyError, refuse, settle::Exchange};
+use super::{Append, Cut, lock, queue, told};
+use crate::{body::BodyError, settle::Exchange};
 
 /// The API server's body, and the exchange that it ends.
 pub struct ResponseTap {
@@ -132,7 +132,7 @@ impl ResponseTap {
     /// Ends a live stream in the middle, with a last event where the client can read one.
     fn cut(&mut self, ending: Ending) {
         let event = self.live.take().filter(|live| live.at_boundary()).map(|live| {
-            let (code, reason, message) = refuse::cut(ending);
+            let (code, reason, message) = told(ending);
             wire::status::error_event(live.content_type.as_deref(), code, reason, message)
         });
         self.settle(ending, event);

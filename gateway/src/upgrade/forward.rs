@@ -172,11 +172,12 @@ async fn switch(
         stdin_sizes: opened.obligations.stdin == StdinRecord::Sizes,
         refuse_undecodable: opened.obligations.undecodable == Undecodable::Refuse,
     };
+    let guard = gateway.live.register(opened.live_stream());
     let recorder = gateway.recorder.clone();
     let decoder = Decoder::new(agreement);
     let book = Book::new(opened.exchange, recorder, offer.kind(), keep, decoder, facts);
     let expires = opened.identity.token.expires.unwrap_or(opened.identity.expires);
-    let cut = Cut::new(Some(expires), &gateway.stop);
+    let cut = Cut::new(Some(expires), &gateway.stop, guard);
     let limits = gateway.upgrades.limits;
     let carried = Carried { client, upstream, book, cut, limits, place };
     gateway.tasks.spawn(stream::carry(Arc::clone(gateway), carried));

@@ -25,7 +25,7 @@ use crate::{
     bounds::{FAREWELL_TIMEOUT, HALF_CLOSED_TIMEOUT, HEAD_TIMEOUT},
     gateway::Gateway,
     refuse,
-    tap::Cut,
+    tap::{self, Cut},
     upstream::UpgradeIo,
 };
 
@@ -252,7 +252,7 @@ where
         } else if self.down.has_pending() || !book.is_at_boundary(Side::Server) {
             return;
         }
-        let (code, reason, message) = refuse::cut(ending);
+        let (code, reason, message) = tap::told(ending);
         let status = refuse::status_json(code, reason, message);
         let Some(frames) = book.closing(status.as_bytes(), message) else { return };
         if self.client.write_all(&frames).await.is_ok() && self.client.shutdown().await.is_ok() {

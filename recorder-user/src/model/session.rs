@@ -79,6 +79,12 @@ pub struct SessionChanged {
     pub state: SessionState,
     /// When the session ended; none if it goes on.
     pub ended: Option<Timestamp>,
+    /// The local user who asked for it, where somebody did: `uid 0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// What that user gave as the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// The states of a session.

@@ -168,6 +168,8 @@ impl Store {
                     time: now,
                     state: SessionState::Incomplete(IncompleteReason::GatewayLost),
                     ended: Some(view.last_activity),
+                    by: None,
+                    why: None,
                 })
             };
             let mut items = segment.write_now(lost_sessions.iter().map(lost).collect())?;

@@ -514,5 +514,12 @@ pub(crate) fn alices_session() -> Vec<Record> {
 
 fn changed(state: SessionState, ended: Option<Timestamp>) -> Record {
     let time = ended.unwrap_or(START.plus_micros(3_500_000));
-    Record::SessionChanged(SessionChanged { session: session(1), time, state, ended })
+    Record::SessionChanged(SessionChanged {
+        session: session(1),
+        time,
+        state,
+        ended,
+        by: None,
+        why: None,
+    })
 }

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 /// A cgroup of our own, removed when dropped.
 #[derive(Debug)]
@@ -21,22 +21,40 @@ pub(super) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Takes the first free name.
+    /// Takes the first free name, and removes what killed runs have left under all of them.
     pub(super) fn reserve() -> Result<Self> {
         let hierarchies = hierarchies()?;
         let first = hierarchies.first().context("this machine has no cgroups")?;
+        let (mut taken, mut failure) = (None, None);
         for slot in 0..NODES_MAX {
             let name = format!("{PREFIX}{slot}");
-            let Some(lock) = hold(&first.join(&name))? else { continue };
-            let directories: Vec<_> = hierarchies.iter().map(|root| root.join(&name)).collect();
-            for (root, directory) in hierarchies.iter().zip(&directories) {
-                empty(directory)
-                    .with_context(|| format!("remove what is left in {}", directory.display()))?;
-                make(root, directory).with_context(|| format!("make {}", directory.display()))?;
+            if taken.is_some() && !first.join(&name).exists() {
+                continue;
             }
-            return Ok(Self { name, directories, _lock: lock });
+            let Some(lock) = hold(&first.join(&name))? else { continue };
+            let directories = hierarchies.iter().map(|root| root.join(&name)).collect();
+            let cgroup = Self { name, directories, _lock: lock };
+            // One that is not taken is dropped, and that removes it.
+            if taken.is_none() {
+                match cgroup.renew(&hierarchies) {
+                    Ok(()) => taken = Some(cgroup),
+                    Err(error) => failure = Some(error),
+                }
+            }
         }
-        bail!("{NODES_MAX} nodes run on this machine already")
+        taken.ok_or_else(|| {
+            failure.unwrap_or_else(|| anyhow!("{NODES_MAX} nodes run on this machine already"))
+        })
+    }
+
+    fn renew(&self, hierarchies: &[PathBuf]) -> Result<()> {
+        let deadline = Instant::now() + REMOVE_LIMIT;
+        for (root, directory) in hierarchies.iter().zip(&self.directories) {
+            empty(directory, deadline)
+                .with_context(|| format!("remove what is left in {}", directory.display()))?;
+            make(root, directory).with_context(|| format!("make {}", directory.display()))?;
+        }
+        Ok(())
     }
 
     /// Its path from the root of each hierarchy.
@@ -51,21 +69,25 @@ impl Cgroup {
 
     /// Removes it everywhere; its processes must have ended.
     pub(super) fn remove(mut self) -> Result<()> {
-        // The one with the lock is the last: nobody else takes a half-removed one.
-        for directory in std::mem::take(&mut self.directories).iter().rev() {
-            remove(directory).with_context(|| format!("remove {}", directory.display()))?;
-        }
-        Ok(())
+        let directories = std::mem::take(&mut self.directories);
+        remove_all(&directories)
     }
 }
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        for directory in self.directories.iter().rev() {
-            // What cannot be removed now is removed by the next run that takes the name.
-            let _ = remove(directory);
-        }
+        // What cannot be removed now is removed by the next run.
+        let _ = remove_all(&self.directories);
     }
+}
+
+/// The first, which is locked, goes last: nobody else takes a half-removed one.
+fn remove_all(directories: &[PathBuf]) -> Result<()> {
+    let deadline = Instant::now() + REMOVE_LIMIT;
+    for directory in directories.iter().rev() {
+        remove(directory, deadline).with_context(|| format!("remove {}", directory.display()))?;
+    }
+    Ok(())
 }
 
 /// The roots of all hierarchies: one with cgroup v2, one per controller with v1.
@@ -134,23 +156,22 @@ fn make(root: &Path, directory: &Path) -> Result<()> {
 }
 
 /// Removes all cgroups below this one.
-fn empty(directory: &Path) -> Result<()> {
+fn empty(directory: &Path, deadline: Instant) -> Result<()> {
     if !directory.exists() {
         return Ok(());
     }
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            remove(&entry.path())?;
+            remove(&entry.path(), deadline)?;
         }
     }
     Ok(())
 }
 
 /// Removes a cgroup and all below it. The kernel may need a moment to let go of processes that have ended.
-fn remove(directory: &Path) -> Result<()> {
-    empty(directory)?;
-    let deadline = Instant::now() + REMOVE_LIMIT;
+fn remove(directory: &Path, deadline: Instant) -> Result<()> {
+    empty(directory, deadline)?;
     loop {
         match fs::remove_dir(directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

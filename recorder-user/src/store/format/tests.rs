@@ -38,6 +38,8 @@ fn records() -> Vec<Record> {
             time,
             state: SessionState::Open,
             ended: None,
+            by: None,
+            why: None,
         }),
         chunk(0, b"\0\x01binary\xff".to_vec()),
         chunk(9, b"compressible ".repeat(60)),

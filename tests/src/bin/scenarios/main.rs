@@ -66,9 +66,11 @@ fn run() -> Result<ExitCode> {
     if let Err(error) = rig::network::isolate() {
         eprintln!("scenarios: no network namespace of our own, so no pods: {error:#}");
     }
+    // Dropped last: a scenario that is cut short has its processes until its task is dropped.
+    let mut root = tempfile::Builder::new().prefix("decklog-scenarios-").tempdir()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let kept = if arguments.keep { runner::Keep::Always } else { runner::Keep::Failed };
-    tokio::task::LocalSet::new().block_on(&runtime, runner::run(scenarios, kept))
+    tokio::task::LocalSet::new().block_on(&runtime, runner::run(scenarios, kept, &mut root))
 }
 
 fn all() -> Vec<runner::Scenario> {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow};
 use rig::kubectl::Versions;
 use rig::tools::Tools;
+use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::scene::{Scene, World};
@@ -46,21 +47,24 @@ pub(crate) enum Keep {
 }
 
 /// Runs all; ends early, with everything stopped and removed, on SIGINT and SIGTERM.
-pub(crate) async fn run(scenarios: Vec<Scenario>, keep: Keep) -> Result<ExitCode> {
+pub(crate) async fn run(
+    scenarios: Vec<Scenario>,
+    keep: Keep,
+    root: &mut TempDir,
+) -> Result<ExitCode> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {
-        code = run_all(scenarios, keep) => code,
+        code = run_all(scenarios, keep, root) => code,
         _ = interrupt.recv() => Ok(ExitCode::from(130)),
         _ = terminate.recv() => Ok(ExitCode::from(143)),
     }
 }
 
-async fn run_all(scenarios: Vec<Scenario>, keep: Keep) -> Result<ExitCode> {
+async fn run_all(scenarios: Vec<Scenario>, keep: Keep, root: &mut TempDir) -> Result<ExitCode> {
     println!("scenarios: building or finding the control plane's programs");
     let tools = tokio::task::spawn_blocking(Tools::build).await??;
     let versions = Versions::find(&tools.kubectl)?;
-    let mut root = tempfile::Builder::new().prefix("decklog-scenarios-").tempdir()?;
     let world = match World::start(root.path(), tools, versions).await {
         Ok(world) => Rc::new(world),
         Err(error) => {

@@ -8,11 +8,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rig::dialogue::Dialogue;
 use rig::kubectl::succeeded;
 use rig::node::images::BOX;
 use rig::node::pods::{Pod, manifest};
 use rig::node::{Node, Traces};
-use rig::process::{self, Input, Output, Process};
+use rig::process::{self, Output, Process};
 use rig::wait::{Level, until};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -123,7 +124,11 @@ impl Visit<'_> {
     async fn exec(&self) -> Result<()> {
         let script = ["exec", "-i", "direct", "--", "sh", "-c", "cat; echo oops >&2; exit 3"];
         let input = "to the container and back\n";
-        let output = self.with_input(&script, Input::Ends(input.into())).await?;
+        let mut exec = self.talk(&script)?;
+        exec.say(input)?;
+        exec.hears(input, LIMIT).await?;
+        exec.end_input();
+        let output = exec.end(LIMIT).await?;
         ensure!(output.code == Some(3), "exit code: {output:?}");
         ensure!(output.stdout == input, "stdin to stdout: {output:?}");
         ensure!(output.stderr.starts_with("oops\n"), "stderr: {output:?}");
@@ -163,58 +168,39 @@ impl Visit<'_> {
     }
 
     async fn debug(&self) -> Result<()> {
-        let arguments = [
-            "debug",
-            "direct",
-            "-i",
-            "--quiet",
-            "--image",
-            BOX,
-            "--image-pull-policy=Never",
-            "--target=box",
-            "--",
-            "sh",
-            "-c",
-            // It waits to be told, so that it does not end before kubectl is attached.
-            "read go; pidof httpd | wc -w",
-        ];
-        let output =
-            succeeded(self.with_input(&arguments, Input::StaysOpen(b"go\n".into())).await?)?;
+        let image = ["--image", BOX, "--image-pull-policy=Never", "--target=box"];
+        let shell = ["--", "sh"];
+        let mut debug =
+            self.talk(&[&["debug", "direct", "-i", "--quiet"], &image[..], &shell].concat())?;
         // It sees the processes of the container that it was aimed at.
-        ensure!(output.stdout.trim() == "1", "{output:?}");
+        debug.say("echo there are $(pidof httpd | wc -w)\n")?;
+        debug.hears("there are 1\n", LIMIT).await?;
+        debug.say("exit\n")?;
+        succeeded(debug.end(LIMIT).await?)?;
         Ok(())
     }
 
-    /// The container echoes what it is told, and ends with what it is told last.
+    /// The container echoes what it is told, and ends when it is told so.
     async fn attach_and_logs(&self) -> Result<()> {
-        // containerd ends an attachment with its input, unless the container asked for one input only.
-        let input = Input::StaysOpen(b"first\nexit 7\n".into());
-        let output = self.with_input(&["attach", "-i", "direct"], input).await?;
-        ensure!(output.stdout.contains("told first"), "attach: {output:?}");
+        let mut attach = self.talk(&["attach", "-i", "direct"])?;
+        attach.say("first\n")?;
+        attach.hears("told first\n", LIMIT).await?;
+        attach.say("exit 7\n")?;
+        attach.end(LIMIT).await?;
         let logs = self.ok(&["logs", "-f", "direct"]).await?.stdout;
         ensure!(logs == "started\ntold first\n", "logs: {logs:?}");
         Ok(())
     }
 
     async fn run_interactive(&self) -> Result<()> {
-        let arguments = [
-            "run",
-            "fleeting",
-            "-i",
-            "--rm",
-            "--quiet",
-            "--restart=Never",
-            "--image",
-            BOX,
-            "--image-pull-policy=Never",
-            "--command",
-            "--",
-            "sh",
-            "-c",
-            "read line; echo heard $line",
-        ];
-        let output = succeeded(self.with_input(&arguments, Input::Ends(b"me\n".into())).await?)?;
-        ensure!(output.stdout.contains("heard me"), "{output:?}");
+        let image = ["--image", BOX, "--image-pull-policy=Never", "--restart=Never"];
+        let shell = ["--command", "--", "sh"];
+        let mut run = self
+            .talk(&[&["run", "fleeting", "-i", "--rm", "--quiet"], &image[..], &shell].concat())?;
+        run.say("echo heard $((6 * 7))\n")?;
+        run.hears("heard 42\n", LIMIT).await?;
+        run.end_input();
+        succeeded(run.end(LIMIT).await?)?;
         Ok(())
     }
 
@@ -222,8 +208,8 @@ impl Visit<'_> {
         succeeded(process::run(self.command(arguments), LIMIT).await?)
     }
 
-    async fn with_input(&self, arguments: &[&str], input: Input) -> Result<Output> {
-        process::run_with_input(self.command(arguments), input, LIMIT).await
+    fn talk(&self, arguments: &[&str]) -> Result<Dialogue> {
+        Dialogue::start(self.command(arguments))
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

@@ -24,7 +24,7 @@ use self::images::Images;
 use self::link::Link;
 use self::packages::Distribution;
 use self::realm::Realm;
-pub use self::traces::Traces;
+pub use self::traces::{Member, Traces};
 use crate::controlplane::ControlPlane;
 use crate::network;
 use crate::port::Port;

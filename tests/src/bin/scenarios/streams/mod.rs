@@ -1,6 +1,7 @@
 //! What runs in pods, on a real node: exec, attach, logs, cp, port-forward and debug.
 
-mod node;
+mod direct;
+mod leavings;
 
 use std::path::Path;
 
@@ -13,8 +14,9 @@ use crate::runner::{Scenario, scenario};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
-        scenario!("streams-direct", node::direct, 600),
-        scenario!("streams-node-leaves-nothing", node::leaves_nothing, 600),
+        scenario!("streams-direct", direct::direct, 600),
+        scenario!("streams-node-leaves-nothing", leavings::leaves_nothing, 600),
+        scenario!("streams-node-of-a-killed-run", leavings::killed_run, 600),
     ]
 }
 

@@ -24,7 +24,7 @@ use crate::{
     refuse::Refused,
     sessions::{Session, SessionUse},
     tap::micros,
-    upgrade::{self, Offer},
+    upgrade::{self, Offer, Place},
 };
 
 /// A request that passed the phases up to authorize.
@@ -41,8 +41,8 @@ pub struct Authorized {
     pub session: SessionUse,
     /// The task label.
     pub task: Option<String>,
-    /// The upgrade that the client asks for.
-    pub offer: Option<Offer>,
+    /// The upgrade that the client asks for, and its place among all.
+    pub offer: Option<(Offer, Place)>,
 }
 
 /// One request's way through the gateway.
@@ -150,7 +150,10 @@ async fn authorized(
     let permitted = authorize::authorize(gateway, request, &info, route.task, draft);
     draft.timing.authorize = micros(since.elapsed());
     permitted?;
-    let offer = offer(request, &info, long_target.is_some())?;
+    let offer = match offer(request, &info, long_target.is_some())? {
+        Some(offer) => Some((offer, gateway.upgrades.place(session.streams())?)),
+        None => None,
+    };
     let target = match query {
         Some(query) => format!("{}?{query}", route.rest),
         None => route.rest.to_owned(),

@@ -101,8 +101,8 @@ pub async fn open(
 ) -> Result<Opened, Refused> {
     let Authorized { identity, cluster, target, info, session, task, offer } = authorized;
     let asking = match offer {
-        Some(offer) => Some(upgrade::Asking {
-            place: gateway.upgrades.place(session.streams())?,
+        Some((offer, place)) => Some(upgrade::Asking {
+            place,
             client: hyper::upgrade::on(&mut request),
             ports: draft.opened.stream.as_ref().map(|s| s.ports.clone()).unwrap_or_default(),
             offer,
@@ -132,7 +132,6 @@ pub async fn open(
     };
     let shared = Shared::new(recording, observer);
     let (stream, time) = (draft.opened.stream.clone().map(Arc::new), draft.opened.time);
-    let upgraded = attribute::is_upgrade(&parts.headers);
     let intent = Record::ExchangeOpened(Box::new(draft.opened));
     let (since, epoch) = (Instant::now(), gateway.recorder.epoch());
     let appended = if let Err(error) = gateway.sessions.announce(&session) {

@@ -53,7 +53,7 @@ impl Upgrades {
     pub fn place(&self, session: &Arc<Semaphore>) -> Result<Place, Refused> {
         let full = |_| {
             Refused::new(
-                "open",
+                "authorize",
                 429,
                 "TooManyRequests",
                 "too many exec, attach and port-forward streams are open: end some, or try later",

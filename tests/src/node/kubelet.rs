@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::cgroup::Cgroup;
 use super::containerd;
 use super::link::Link;
-use super::realm::Realm;
+use super::realm::{self, Realm};
 use crate::controlplane::ControlPlane;
 use crate::pki::{Files, write_private};
 use crate::port::Port;
@@ -40,7 +40,7 @@ pub(super) async fn start(
     command
         .arg(flag("config", &file))
         .arg(flag("kubeconfig", &kubeconfig))
-        .arg(flag("root-dir", &directory.join("kubelet")))
+        .arg(flag("root-dir", &Path::new(realm::HOME).join("kubelet")))
         .arg(flag("cert-dir", &directory.join("kubelet-pki")))
         .arg(format!("--hostname-override={name}"))
         .arg(format!("--node-ip={}", link.address()));

@@ -1,8 +1,8 @@
 //! A real node: containerd, runc, CNI and kubelet of the control plane's own version, and a scheduler.
 //!
 //! Pods run there, so that exec, attach, logs, cp, port-forward and debug have something to talk to. What
-//! the node makes is in places of its own, and goes with it: processes and mounts ([`realm`]), cgroups
-//! ([`cgroup`]), addresses ([`link`]), files (its directory).
+//! the node makes is in places of its own, and goes with it: processes and mounts (`realm`), cgroups
+//! (`cgroup`), addresses (`link`), files (its directory).
 
 mod cgroup;
 mod containerd;
@@ -24,7 +24,7 @@ use self::images::Images;
 use self::link::Link;
 use self::packages::Distribution;
 use self::realm::Realm;
-pub use self::traces::Traces;
+pub use self::traces::{Member, Traces};
 use crate::controlplane::ControlPlane;
 use crate::network;
 use crate::port::Port;

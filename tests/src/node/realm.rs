@@ -8,6 +8,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -38,7 +39,9 @@ impl Realm {
             );
         }
         fs::create_dir_all(CNI_CACHE).with_context(|| format!("make {CNI_CACHE}"))?;
-        let spawner = Spawner::new(enter).context("make namespaces for a node (needs root)")?;
+        let home = directory.to_owned();
+        let spawner = Spawner::new(move || enter(&home));
+        let spawner = spawner.context("make namespaces for a node (needs root)")?;
         let mut command = Command::new(init);
         command.current_dir("/");
         let mounts = mounts_of_init();
@@ -77,18 +80,19 @@ impl Realm {
 
 /// Moves this thread into a mount namespace, and its children into a pid namespace, and gives them private
 /// ones of the directories where container runtimes leave things.
-fn enter() -> io::Result<()> {
+fn enter(home: &Path) -> io::Result<()> {
     // SAFETY: no pointers; mounts and the working directory become this thread's own.
     if unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWPID) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Mount::new(None, "/", None, libc::MS_REC | libc::MS_PRIVATE).make()?;
     for hidden in HIDDEN {
-        Mount::new(Some("tmpfs"), hidden, Some("tmpfs"), SAFE).make()?;
+        Mount::new(Some(b"tmpfs"), hidden, Some("tmpfs"), SAFE).make()?;
     }
-    for directory in ["/run/lock", KERNEL_PARAMETERS] {
+    for directory in ["/run/lock", HOME, KERNEL_PARAMETERS] {
         fs::create_dir_all(directory)?;
     }
+    Mount::new(Some(home.as_os_str().as_bytes()), HOME, None, libc::MS_BIND).make()?;
     for (index, (_, wanted)) in WANTED_PARAMETERS.iter().enumerate() {
         fs::write(parameter_file(index), format!("{wanted}\n"))?;
     }
@@ -99,10 +103,10 @@ fn enter() -> io::Result<()> {
 /// would set for the whole machine unless it finds them as it wants them: it shall find them so, and the
 /// machine stay as it is.
 fn mounts_of_init() -> Vec<Mount> {
-    let proc = Mount::new(Some("proc"), "/proc", Some("proc"), SAFE);
+    let proc = Mount::new(Some(b"proc"), "/proc", Some("proc"), SAFE);
     let parameter = |(index, (parameter, _)): (usize, &(&str, u32))| {
         let target = format!("/proc/sys/{parameter}");
-        Mount::new(Some(&parameter_file(index)), &target, None, libc::MS_BIND)
+        Mount::new(Some(parameter_file(index).as_bytes()), &target, None, libc::MS_BIND)
     };
     [proc].into_iter().chain(WANTED_PARAMETERS.iter().enumerate().map(parameter)).collect()
 }
@@ -120,9 +124,14 @@ struct Mount {
 }
 
 impl Mount {
-    fn new(source: Option<&str>, target: &str, kind: Option<&str>, flags: libc::c_ulong) -> Self {
-        let text = |text: &str| CString::new(text).expect("no path here has a NUL");
-        Self { source: source.map(text), target: text(target), kind: kind.map(text), flags }
+    fn new(source: Option<&[u8]>, target: &str, kind: Option<&str>, flags: libc::c_ulong) -> Self {
+        let text = |text: &[u8]| CString::new(text).expect("no path here has a NUL");
+        Self {
+            source: source.map(text),
+            target: text(target.as_bytes()),
+            kind: kind.map(|kind| text(kind.as_bytes())),
+            flags,
+        }
     }
 
     /// One system call and no allocation.
@@ -143,6 +152,8 @@ const SAFE: libc::c_ulong = libc::MS_NOSUID | libc::MS_NODEV;
 const CNI_CACHE: &str = "/var/lib/cni";
 /// `/run`: sockets of shims, state of runc; `/var/log`: the kubelet's links to the logs of containers.
 const HIDDEN: [&str; 3] = ["/run", "/var/log", CNI_CACHE];
+/// The node's directory in its own mount namespace: the path of a socket has 107 bytes at most.
+pub(super) const HOME: &str = "/run/node";
 const KERNEL_PARAMETERS: &str = "/run/decklog-kernel-parameters";
 /// Below `/proc/sys`; the kubelet's `setupKernelTunables`.
 const WANTED_PARAMETERS: [(&str, u32); 6] = [

@@ -6,10 +6,10 @@ use std::rc::Rc;
 
 use anyhow::{Context as _, Result, ensure};
 use rig::controlplane;
+use rig::dialogue::Dialogue;
 use rig::gateway::Options;
 use rig::kubectl::succeeded;
 use rig::node::images::BOX;
-use rig::process::{self, Input};
 use rig::terminal::Terminal;
 use serde_json::Value;
 
@@ -32,22 +32,13 @@ async fn command(visit: &Visit, name: &str, last: &str) -> Result<Vec<Value>> {
 pub(super) async fn debug(scene: Rc<Scene>) -> Result<()> {
     let visit = Visit::start(&scene, "debug", &Options::default()).await?;
     let pod = visit.pod("box").await?;
-    let arguments = [
-        "debug",
-        "box",
-        "--image",
-        BOX,
-        "--image-pull-policy=Never",
-        "--target=box",
-        "--attach",
-        "--quiet",
-        "--",
-        "sh",
-        "-c",
-        "echo $((6 * 7))",
-    ];
-    let output = visit.ok(&arguments).await?;
-    ensure!(output.stdout.contains("42"), "{output:?}");
+    let image = ["--image", BOX, "--image-pull-policy=Never", "--target=box"];
+    let arguments = [&["debug", "box", "-i", "--quiet"], &image[..], &["--", "sh"]].concat();
+    let mut debug = Dialogue::start(visit.command(&arguments))?;
+    debug.say("echo $((6 * 7))\n")?;
+    debug.hears("42\n", LIMIT).await?;
+    debug.say("exit\n")?;
+    succeeded(debug.end(LIMIT).await?)?;
     let rows = command(&visit, "kubectl debug", "attach").await?;
     let patched = rows.iter().any(|row| {
         row["subresource"] == "ephemeralcontainers"
@@ -121,31 +112,25 @@ pub(super) async fn fallback(scene: Rc<Scene>) -> Result<()> {
         ..controlplane::Options::default()
     };
     let cluster = Rc::new(Cluster::start(&scene.world.tools, scene.directory(), options).await?);
-    let visit = Visit::at(&scene, cluster, "fallback", &Options::default()).await?;
-    let pod = visit.pod("box").await?;
+    let mut visit = Visit::at(&scene, cluster, "fallback", &Options::default()).await?;
+    visit.pod("box").await?;
+    let token = scene.token("alice").await?;
     for kubectl in scene.world.versions.found.iter().filter(|kubectl| kubectl.minor() >= 31) {
+        let task = format!("V{}", kubectl.minor());
+        visit.kubeconfig = visit.gateway.kubeconfig(&task, &token, Some(&task))?;
         let arguments = ["exec", "-i", "box", "--", "cat"];
-        let command = visit.command_of(kubectl, &arguments);
-        let output = succeeded(
-            process::run_with_input(command, Input::Ends(b"all the same\n".to_vec()), LIMIT)
-                .await?,
-        )?;
+        let output = succeeded(visit.with_input(kubectl, &arguments, "all the same\n").await?)?;
         ensure!(output.stdout == "all the same\n", "kubectl {}: {output:?}", kubectl.version());
-        let agent = format!("kubectl/v{}.", kubectl.version());
-        let rows = search_until(
-            &visit.gateway,
-            &["--resource", "pods/exec", "--user-agent", &agent],
-            |rows| rows.iter().any(|row| row["status"] == 101),
-        )
+        let asked = ["--resource", "pods/exec", "--task", &task];
+        let rows = search_until(&visit.gateway, &asked, |rows| {
+            rows.iter().any(|row| row["status"] == 101)
+        })
         .await?;
         let ids: BTreeSet<_> = rows.iter().map(|row| row["command"].to_string()).collect();
         ensure!(rows.len() == 2 && ids.len() == 1, "kubectl {}: {rows:?}", kubectl.version());
         ensure!(rows[0]["status"].as_u64() >= Some(400), "{}", rows[0]);
-        ensure!(
-            visit.shown(&rows[1]).await?["stream"]["facts"]["transport"] == "spdy/3.1",
-            "{}",
-            rows[1]
-        );
+        let facts = visit.shown(&rows[1]).await?["stream"]["facts"].take();
+        ensure!(facts["transport"] == "spdy/3.1", "{facts}");
     }
-    pod.delete().await
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use anyhow::{Context as _, Result, ensure};
 use rig::gateway::Options;
 use rig::kubectl::Kubectl;
-use rig::process::{self, Input};
+use rig::process;
 use rig::terminal::Terminal;
 use serde_json::Value;
 
@@ -36,12 +36,7 @@ const INPUT: &str = "to the container and back\n";
 
 async fn visit_once(visit: &Visit, kubectl: &Kubectl) -> Result<()> {
     let script = ["exec", "-i", "box", "--", "sh", "-c", "cat; echo oops >&2; exit 3"];
-    let output = process::run_with_input(
-        visit.command_of(kubectl, &script),
-        Input::Ends(INPUT.into()),
-        LIMIT,
-    )
-    .await?;
+    let output = visit.with_input(kubectl, &script, INPUT).await?;
     ensure!(output.code == Some(3), "exit code: {output:?}");
     ensure!(output.stdout == INPUT, "stdin to stdout: {output:?}");
     ensure!(output.stderr.starts_with("oops\n"), "stderr: {output:?}");

@@ -49,7 +49,7 @@ const CONNECTIONS: usize = 50;
 pub(super) async fn many_connections(scene: Rc<Scene>) -> Result<()> {
     let visit = Visit::start(&scene, "forward", &Options::default()).await?;
     // Each connection gets back what it sends.
-    let script = ["nc", "-lk", "-p", "7000", "-e", "cat"];
+    let script = ["tcpsvd", "-c", "100", "0.0.0.0", "7000", "cat"];
     let manifest = rig::node::pods::manifest("echo", &script);
     let pod = rig::node::pods::Pod::run(&visit.cluster.plane, &visit.namespace, &manifest).await?;
     for kubectl in &scene.world.versions.found {

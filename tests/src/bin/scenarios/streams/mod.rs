@@ -2,10 +2,11 @@
 
 mod bulk;
 mod commands;
+mod direct;
 mod exec;
 mod faults;
 mod forward;
-mod node;
+mod leavings;
 mod policies;
 mod protocols;
 mod visit;
@@ -21,8 +22,6 @@ use crate::runner::{Scenario, scenario};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
-        scenario!("streams-direct", node::direct, 600),
-        scenario!("streams-node-leaves-nothing", node::leaves_nothing, 600),
         scenario!("streams-exec-every-kubectl", exec::every_kubectl, 300),
         scenario!("streams-exec-terminal", exec::terminal),
         scenario!("streams-exec-long-command", exec::long_command),
@@ -43,6 +42,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!("streams-pod-deleted", faults::pod_deleted),
         scenario!("streams-api-server-restarts", faults::api_server_restarts),
         scenario!("streams-gateway-killed", faults::gateway_killed),
+        scenario!("streams-direct", direct::direct, 600),
+        scenario!("streams-node-leaves-nothing", leavings::leaves_nothing, 600),
+        scenario!("streams-node-of-a-killed-run", leavings::killed_run, 600),
     ]
 }
 

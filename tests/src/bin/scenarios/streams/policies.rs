@@ -4,11 +4,10 @@ use std::rc::Rc;
 
 use anyhow::{Result, ensure};
 use rig::gateway::Options;
-use rig::process::{self, Input};
 use rig::terminal::Terminal;
 use serde_json::json;
 
-use super::visit::{LIMIT, Visit};
+use super::visit::Visit;
 use crate::scene::Scene;
 
 /// `echo` whole, `sha256sum` with the sizes of what it is given, and nothing else.
@@ -37,8 +36,8 @@ pub(super) async fn commands(scene: Rc<Scene>) -> Result<()> {
     }
     // What was typed is nowhere afterwards: the runner searches for it.
     let typed = scene.secret("correct horse battery staple".to_owned());
-    let command = visit.command(&["exec", "-i", "box", "--", "sha256sum"]);
-    let output = process::run_with_input(command, Input::Ends(typed.clone().into()), LIMIT).await?;
+    let sums = ["exec", "-i", "box", "--", "sha256sum"];
+    let output = visit.with_input(scene.kubectl(), &sums, &typed).await?;
     let sum = "c4bbcb1fbec99d65bf59d85c8cb62ee2db963f0fe106f483d9afa73bd4e39a8a";
     ensure!(output.stdout.starts_with(sum), "{output:?}");
     let rows = visit.streams("exec", 2).await?;

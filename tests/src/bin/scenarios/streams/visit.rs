@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rig::dialogue::Dialogue;
 use rig::gateway::{Gateway, Options};
 use rig::kubectl::{Kubectl, succeeded};
 use rig::node::pods::{Pod, manifest};
@@ -71,6 +72,19 @@ impl Visit {
     pub(super) async fn ok(&self, arguments: &[&str]) -> Result<Output> {
         let output = succeeded(self.run(arguments).await?);
         output.with_context(|| format!("kubectl {}", arguments.join(" ")))
+    }
+
+    /// As [`Visit::run`], with something to read.
+    pub(super) async fn with_input(
+        &self,
+        kubectl: &Kubectl,
+        arguments: &[&str],
+        input: &str,
+    ) -> Result<Output> {
+        let mut dialogue = Dialogue::start(self.command_of(kubectl, arguments))?;
+        dialogue.say(input)?;
+        dialogue.end_input();
+        dialogue.end(LIMIT).await
     }
 
     /// Runs a shell script in which `kubectl` is the one of this visit, in its namespace.

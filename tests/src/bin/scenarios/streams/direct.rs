@@ -1,4 +1,4 @@
-//! The node itself, without a gateway: kubectl works on its pods, and it leaves nothing behind.
+//! The node itself, without a gateway: each way in which kubectl reaches a container works.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -12,7 +12,6 @@ use rig::dialogue::Dialogue;
 use rig::kubectl::succeeded;
 use rig::node::images::BOX;
 use rig::node::pods::{Pod, manifest};
-use rig::node::{Node, Traces};
 use rig::process::{self, Output, Process};
 use rig::wait::{Level, until};
 use serde_json::json;
@@ -38,81 +37,6 @@ pub(super) async fn direct(scene: Rc<Scene>) -> Result<()> {
     ensure!(pod.ended().await? == 7, "the container's own exit code");
     pod.delete().await?;
     visit.run_interactive().await.context("run -i")
-}
-
-/// A node of its own, and a process in it that would outlive its parents if it could.
-pub(super) async fn leaves_nothing(scene: Rc<Scene>) -> Result<()> {
-    let directory = scene.directory();
-    let parameters = kernel_parameters()?;
-    let plane = scene.own_plane(rig::controlplane::Options::default()).await?;
-    let node = Node::start(&plane, directory).await?;
-    let command = ["/bin/sh", "-c", "trap '' TERM; setsid sleep 1000 & wait"];
-    Pod::run(&plane, NAMESPACE, &manifest("lasting", &command)).await?;
-    let traces = node.traces()?;
-    // What is looked for afterwards is found now, so that its absence says something.
-    let found = until("the pod's process shows", LIMIT, async || {
-        let found = Found::look(&traces, directory)?;
-        let lasting = |command: &String| command.starts_with("sleep 1000");
-        Ok(if found.processes.iter().any(lasting) {
-            Level::Reached(found)
-        } else {
-            Level::NotYet(format!("{found:?}"))
-        })
-    })
-    .await?;
-    ensure!(
-        found.mounts.is_empty() && !found.cgroups.is_empty() && found.interface,
-        "a node that runs a pod has other than {found:?}"
-    );
-    node.stop()?;
-    // A kubelet sets them for the whole machine, if it can.
-    ensure!(kernel_parameters()? == parameters, "parameters of the machine's kernel were changed");
-    // The kernel takes mounts and interfaces away after the last of the processes has ended.
-    until("nothing is left", Duration::from_secs(20), async || {
-        let found = Found::look(&traces, directory)?;
-        Ok(Level::when(found.is_nothing(), || format!("{found:?}")))
-    })
-    .await
-}
-
-/// What there is of a node.
-#[derive(Debug)]
-struct Found {
-    /// Command lines of its processes.
-    processes: Vec<String>,
-    /// Mounts that this process sees below its directory: never any, at no time.
-    mounts: Vec<String>,
-    cgroups: Vec<String>,
-    interface: bool,
-}
-
-impl Found {
-    fn look(traces: &Traces, directory: &Path) -> Result<Self> {
-        let directory = directory.display().to_string();
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        let mounts = mounts.lines().filter(|line| line.contains(&directory));
-        let cgroups = traces.cgroups.iter().filter(|cgroup| cgroup.exists());
-        // The namespace's own view: /sys shows the interfaces of the one in which it was mounted.
-        let interfaces = fs::read_to_string("/proc/self/net/dev")?;
-        Ok(Self {
-            processes: traces.processes()?,
-            mounts: mounts.map(str::to_owned).collect(),
-            cgroups: cgroups.map(|cgroup| cgroup.display().to_string()).collect(),
-            interface: interfaces
-                .lines()
-                .any(|line| line.trim_start().starts_with(&format!("{}:", traces.interface))),
-        })
-    }
-
-    fn is_nothing(&self) -> bool {
-        let Self { processes, mounts, cgroups, interface } = self;
-        processes.is_empty() && mounts.is_empty() && cgroups.is_empty() && !interface
-    }
-}
-
-fn kernel_parameters() -> Result<Vec<String>> {
-    let names = ["vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops"];
-    names.iter().map(|name| Ok(fs::read_to_string(Path::new("/proc/sys").join(name))?)).collect()
 }
 
 struct Visit<'a> {

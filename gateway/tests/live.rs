@@ -15,7 +15,7 @@ use recorder_user::{
     model::{Ending, ExchangeId, RequestInfo, SessionId, StreamKind, StreamRequest, Timestamp},
     store::{Store, StoreOptions},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 const ALL: &str = "permit(principal, action, resource);";
 
@@ -129,7 +129,7 @@ async fn a_kill_ends_the_streams_of_its_session_alone() {
 
     let order = KillOrder { by: "uid 0".into(), why: None };
     assert!(world.sessions.kill(SessionId::new(), &order).is_none(), "an unknown session");
-    let waiting = tokio::spawn({
+    let waiting = TaskTracker::new().spawn({
         let guard = world.exec(&identity, &one, "waits");
         async move { guard.ended().await }
     });
@@ -156,7 +156,7 @@ async fn a_policy_ends_what_it_does_not_permit_any_more() {
     let identity = world.identity().await;
     let session = world.join(&identity, "t");
     let stop = CancellationToken::new();
-    let following = tokio::spawn(Arc::clone(&world.live).follow(stop.clone()));
+    let following = TaskTracker::new().spawn(Arc::clone(&world.live).follow(stop.clone()));
     let (ls, sh) = (world.exec(&identity, &session, "ls"), world.exec(&identity, &session, "sh"));
     // Until the task has subscribed, a swap would be found at the next registration only.
     tokio::task::yield_now().await;
@@ -182,7 +182,7 @@ async fn a_withdrawn_key_ends_the_streams_of_its_tokens() {
     let session = world.join(&identity, "t");
     let guard = world.exec(&identity, &session, "ls");
     let stop = CancellationToken::new();
-    let following = tokio::spawn(Arc::clone(&world.live).follow(stop.clone()));
+    let following = TaskTracker::new().spawn(Arc::clone(&world.live).follow(stop.clone()));
     tokio::task::yield_now().await;
     let new = SigningKey::p256("b");
     world.issuer.publish(&[&new]);

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -91,7 +92,12 @@ fn search_file(path: &Path, needles: &[Needle]) -> Result<()> {
 
 fn search_files(directory: &Path, needles: &[Needle]) -> Result<()> {
     for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
+        let entry = entry?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        // A running gateway's socket, and one that kill -9 left, hold nothing.
+        if kind.is_socket() {
+            continue;
+        }
         if path.is_dir() { search_files(&path, needles)? } else { search_file(&path, needles)? }
     }
     Ok(())

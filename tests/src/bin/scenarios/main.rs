@@ -9,6 +9,7 @@ mod attribution;
 mod authentication;
 mod crash;
 mod disk;
+mod ended;
 mod fairness;
 mod hostile;
 mod impersonation;
@@ -83,6 +84,7 @@ fn all() -> Vec<runner::Scenario> {
         impersonation::scenarios(),
         passthrough::scenarios(),
         watch::scenarios(),
+        ended::scenarios(),
         record::scenarios(),
         account::scenarios(),
         leaks::scenarios(),

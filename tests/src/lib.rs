@@ -15,6 +15,7 @@ pub mod gateway;
 pub mod issuer;
 pub mod kubectl;
 pub mod pki;
+pub mod player;
 pub mod policy;
 pub mod port;
 pub mod process;

@@ -17,6 +17,7 @@ mod leaks;
 mod metrics;
 mod outage;
 mod passthrough;
+mod player;
 mod policies;
 mod record;
 mod runner;
@@ -77,6 +78,7 @@ fn all() -> Vec<runner::Scenario> {
         passthrough::scenarios(),
         watch::scenarios(),
         record::scenarios(),
+        player::scenarios(),
         account::scenarios(),
         leaks::scenarios(),
         metrics::scenarios(),

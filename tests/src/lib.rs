@@ -19,6 +19,7 @@ pub mod kubectl;
 pub mod network;
 pub mod node;
 pub mod pki;
+pub mod player;
 pub mod policy;
 pub mod port;
 pub mod process;

@@ -1,5 +1,5 @@
 //! What the rig runs, built from pinned sources into the cache: Go programs of the modules in
-//! `rig/mods`, and the issuer's npm packages.
+//! `rig/mods`, and npm packages of the issuer and the player.
 //!
 //! A tool's directory is named by a digest of its pins, so a changed pin builds anew and an old binary is
 //! never taken for a new one.
@@ -110,21 +110,40 @@ pub fn differential() -> Result<PathBuf> {
 /// # Errors
 /// When Node.js is missing or the installation fails.
 pub fn issuer() -> Result<PathBuf> {
-    let files: [(&str, &str); 4] = [
+    let files = [
         ("package.json", include_str!("../rig/issuer/package.json")),
         ("package-lock.json", include_str!("../rig/issuer/package-lock.json")),
         (".npmrc", include_str!("../rig/issuer/.npmrc")),
         ("oidc.mjs", include_str!("../rig/issuer/oidc.mjs")),
     ];
+    Ok(npm("issuer", &files)?.join("oidc.mjs"))
+}
+
+/// The script that plays casts in a browser, beside its installed packages.
+///
+/// # Errors
+/// As [`issuer`].
+pub fn player() -> Result<PathBuf> {
+    let files = [
+        ("package.json", include_str!("../rig/player/package.json")),
+        ("package-lock.json", include_str!("../rig/player/package-lock.json")),
+        (".npmrc", include_str!("../rig/player/.npmrc")),
+        ("play.mjs", include_str!("../rig/player/play.mjs")),
+    ];
+    Ok(npm("player", &files)?.join("play.mjs"))
+}
+
+/// A directory of the cache with these files and the packages that they lock.
+fn npm(name: &str, files: &[(&str, &str)]) -> Result<PathBuf> {
     let inputs: Vec<_> = files.iter().map(|(_, text)| text.as_bytes()).collect();
-    let directory = cache::directory()?.join("issuer").join(cache::digest(&inputs));
-    let (script, done) = (directory.join("oidc.mjs"), directory.join("installed"));
+    let directory = cache::directory()?.join(name).join(cache::digest(&inputs));
+    let done = directory.join("installed");
     if done.exists() {
-        return Ok(script);
+        return Ok(directory);
     }
-    let _lock = cache::lock("issuer")?;
+    let _lock = cache::lock(name)?;
     if done.exists() {
-        return Ok(script);
+        return Ok(directory);
     }
     fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
     for (name, text) in files {
@@ -132,9 +151,10 @@ pub fn issuer() -> Result<PathBuf> {
     }
     let mut command = Command::new("npm");
     command.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&directory);
-    build("the issuer's npm packages", command, "npm (Node.js 20 or later) is needed")?;
+    let what = format!("the {name}'s npm packages");
+    build(&what, command, "npm (Node.js 20 or later) is needed")?;
     fs::write(&done, "").context("note the installation")?;
-    Ok(script)
+    Ok(directory)
 }
 
 struct Module {

@@ -321,9 +321,9 @@ fn a_stream_without_an_end_says_so() {
 #[test]
 fn a_recording_is_not_held_in_memory_to_be_replayed() {
     // The store's reader collects at most 256 MiB of an exchange; a replay has no such end.
-    let chunk = vec![b'x'; 1 << 20];
+    let frame = Bytes::from(said(0, 1, &vec![b'x'; 1 << 20]).2);
     let record = |number: u64| {
-        let data = Bytes::from(said(0, 1, &chunk).2);
+        let data = frame.clone();
         let offset = number * data.len() as u64;
         Record::Chunk(Chunk {
             exchange: exchange(1),

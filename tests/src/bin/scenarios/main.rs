@@ -18,6 +18,7 @@ mod leaks;
 mod metrics;
 mod outage;
 mod passthrough;
+mod player;
 mod policies;
 mod record;
 mod runner;
@@ -86,6 +87,7 @@ fn all() -> Vec<runner::Scenario> {
         watch::scenarios(),
         ended::scenarios(),
         record::scenarios(),
+        player::scenarios(),
         account::scenarios(),
         leaks::scenarios(),
         metrics::scenarios(),

@@ -86,6 +86,8 @@ impl ResponseTap {
     fn pass(&mut self, data: Bytes) -> Option<Bytes> {
         let Some(exchange) = &mut self.exchange else { return Some(data) };
         let mut records = exchange.take_pending();
+        // A frame is one record, as a rule; a Vec that grows by itself would begin with four.
+        records.reserve_exact(1);
         let mut shared = lock(exchange.shared());
         shared.observe(|observer| observer.response_chunk(&data));
         if let Some(recording) = &mut shared.response {

@@ -147,3 +147,31 @@ fn bad_headers_are_named() {
     assert!(matches!(with(13, 0xff), Some(BadHeader::Length(_))));
     assert_eq!(with(20, 0), Some(BadHeader::Checksum));
 }
+
+#[test]
+fn what_is_too_short_to_gain_is_not_compressed() {
+    let chunk = |bytes: usize| {
+        Record::Chunk(Chunk {
+            exchange: ExchangeId::from_bytes([0xec; 16]),
+            direction: Direction::Response,
+            at_us: 1500,
+            offset: 0,
+            data: vec![b'x'; bytes].into(),
+        })
+    };
+    let other =
+        |bytes: usize| Record::Unknown { kind: Kind(999), payload: vec![b'x'; bytes].into() };
+    let flags = |record: &Record| {
+        let mut bytes = Vec::new();
+        let mut encoder = Encoder::begin(&header(None), &mut bytes);
+        let begin = bytes.len();
+        encoder.record(record, &mut bytes).expect("small");
+        let head = bytes[begin..].first_chunk().expect("a whole head");
+        RecordHead::decode(head).expect("within the bound").flags
+    };
+    assert_eq!(flags(&other(COMPRESS_BYTES_MIN - 1)), 0);
+    assert_eq!(flags(&other(COMPRESS_BYTES_MIN)), FLAG_ZSTD);
+    // A chunk's own head, its 33 bytes before the data, counts too.
+    assert_eq!(flags(&chunk(COMPRESS_CHUNK_BYTES_MIN - 33 - 1)), 0);
+    assert_eq!(flags(&chunk(COMPRESS_CHUNK_BYTES_MIN - 33)), FLAG_ZSTD);
+}

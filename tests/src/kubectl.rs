@@ -155,7 +155,7 @@ fn is_kubectl_name(name: &str) -> bool {
 
 /// Where Debian's google-cloud-cli keeps a kubectl of each minor version.
 const CLOUD_SDK: &str = "/usr/lib/google-cloud-sdk/bin";
-/// Versions that take part where the machine has them: up to 1.30 exec speaks SPDY first, then WebSocket.
+/// Versions that take part where the machine has them: up to 1.29 exec speaks SPDY, then WebSocket.
 const WANTED_MINORS: [u32; 9] = [35, 34, 33, 32, 31, 30, 29, 28, 27];
 const VERSION_LIMIT: Duration = Duration::from_secs(20);
 const RUN_LIMIT: Duration = Duration::from_secs(60);

@@ -62,6 +62,8 @@ impl WebSocket {
         };
         let head = String::from_utf8_lossy(&unread[..end]).into_owned();
         if !head.starts_with("HTTP/1.1 101") {
+            // Whoever refuses an upgrade closes the connection.
+            while timeout(LIMIT, stream.read_buf(&mut unread)).await?.unwrap_or(0) > 0 {}
             bail!("not a 101: {}", String::from_utf8_lossy(&unread));
         }
         unread.drain(..end);

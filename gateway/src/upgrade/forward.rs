@@ -147,6 +147,8 @@ async fn switch(
     let Asking { offer, client, place, ports } = asking;
     let mut headers = response.headers().clone();
     headers::strip_response(&mut headers);
+    // As the client gets it: whoever reads the record before the stream's end learns from it what is spoken.
+    offer.answer(&mut headers);
     let head = redact::response_head(101, &headers);
     let upstream = match hyper::upgrade::on(response).await {
         Ok(upstream) => upstream,
@@ -182,7 +184,6 @@ async fn switch(
     let carried = Carried { client, upstream, book, cut, limits, place };
     gateway.tasks.spawn(stream::carry(Arc::clone(gateway), carried));
 
-    offer.answer(&mut headers);
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = headers;

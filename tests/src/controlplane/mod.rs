@@ -29,6 +29,8 @@ pub struct Options {
     pub goaway_chance: Option<f64>,
     /// Feature gate `ConstrainedImpersonation` (KEP-5284): on by default in 1.36.
     pub constrained_impersonation: Option<bool>,
+    /// Feature gates of the API server and of the nodes that join it.
+    pub feature_gates: Vec<(&'static str, bool)>,
     /// Further flags of kube-apiserver.
     pub api_server_flags: Vec<String>,
 }
@@ -149,6 +151,12 @@ impl ControlPlane {
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         let event = |line| serde_json::from_str(line).with_context(|| format!("audit line {line}"));
         whole.lines().map(event).collect()
+    }
+
+    /// What it was started with.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     /// The API server's process id while it runs.
@@ -299,6 +307,9 @@ impl ControlPlane {
         }
         if let Some(on) = self.options.constrained_impersonation {
             command.arg(format!("--feature-gates=ConstrainedImpersonation={on}"));
+        }
+        for (gate, on) in &self.options.feature_gates {
+            command.arg(format!("--feature-gates={gate}={on}"));
         }
         command.args(&self.options.api_server_flags);
         command

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::cgroup::Cgroup;
 use super::containerd;
@@ -67,9 +67,16 @@ fn configuration(
     place: (&Link, &Cgroup, &Port),
 ) -> Value {
     let (link, cgroup, port) = place;
+    let gates: Map<String, Value> = plane
+        .options()
+        .feature_gates
+        .iter()
+        .map(|(gate, on)| ((*gate).to_owned(), json!(on)))
+        .collect();
     json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
+        "featureGates": gates,
         "address": link.address(),
         "port": port.number(),
         "healthzPort": 0,

@@ -103,11 +103,12 @@ pub(super) async fn logs(scene: Rc<Scene>) -> Result<()> {
     pod.delete().await
 }
 
-/// An API server that does not translate WebSocket: kubectl asks twice, and that is one command.
+/// A cluster that does not speak kubectl's WebSocket: kubectl asks twice, and that is one command.
 pub(super) async fn fallback(scene: Rc<Scene>) -> Result<()> {
     let options = controlplane::Options {
-        api_server_flags: vec![
-            "--feature-gates=TranslateStreamCloseWebsocketRequests=false".to_owned(),
+        feature_gates: vec![
+            ("TranslateStreamCloseWebsocketRequests", false),
+            ("ExtendWebSocketsToKubelet", false),
         ],
         ..controlplane::Options::default()
     };
@@ -115,7 +116,7 @@ pub(super) async fn fallback(scene: Rc<Scene>) -> Result<()> {
     let mut visit = Visit::at(&scene, cluster, "fallback", &Options::default()).await?;
     visit.pod("box").await?;
     let token = scene.token("alice").await?;
-    for kubectl in scene.world.versions.found.iter().filter(|kubectl| kubectl.minor() >= 31) {
+    for kubectl in scene.world.versions.found.iter().filter(|kubectl| kubectl.minor() >= 30) {
         let task = format!("V{}", kubectl.minor());
         visit.kubeconfig = visit.gateway.kubeconfig(&task, &token, Some(&task))?;
         let arguments = ["exec", "-i", "box", "--", "cat"];

@@ -50,8 +50,8 @@ async fn visit_once(visit: &Visit, kubectl: &Kubectl) -> Result<()> {
 }
 
 async fn recorded(visit: &Visit, kubectl: &Kubectl, rows: &[Value]) -> Result<()> {
-    // WebSocket is the default from 1.31 on (KEP-4006).
-    let websocket = kubectl.minor() >= 31;
+    // WebSocket is the default from 1.30 on (KEP-4006).
+    let websocket = kubectl.minor() >= 30;
     let transport = if websocket { "websocket" } else { "spdy/3.1" };
     let protocol = if websocket { "v5.channel.k8s.io" } else { "v4.channel.k8s.io" };
     for (row, code) in rows.iter().zip([3, 137, 0]) {

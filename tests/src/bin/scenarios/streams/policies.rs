@@ -4,11 +4,14 @@ use std::rc::Rc;
 
 use anyhow::{Result, ensure};
 use rig::gateway::Options;
+use rig::node::pods::{Pod, manifest};
 use rig::terminal::Terminal;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
 
-use super::visit::Visit;
-use crate::scene::Scene;
+use super::visit::{LIMIT, Visit};
+use crate::scene::{Scene, search_until};
 
 /// `echo` whole, `sha256sum` with the sizes of what it is given, and nothing else.
 const COMMANDS: &str = r#"
@@ -32,7 +35,10 @@ pub(super) async fn commands(scene: Rc<Scene>) -> Result<()> {
         &["port-forward", "box", ":80"],
     ] {
         let output = visit.run(denied).await?;
-        ensure!(!output.success() && output.stderr.contains("orbidden"), "{denied:?}: {output:?}");
+        ensure!(
+            !output.success() && output.stderr.contains("no policy permits it"),
+            "{denied:?}: {output:?}"
+        );
     }
     // What was typed is nowhere afterwards: the runner searches for it.
     let typed = scene.secret("correct horse battery staple".to_owned());
@@ -44,7 +50,7 @@ pub(super) async fn commands(scene: Rc<Scene>) -> Result<()> {
     let shown = visit.shown(&rows[1]).await?;
     ensure!(shown["stream"]["facts"]["stdinMaskedBytes"] == typed.len(), "{}", shown["stream"]);
     let stdin = visit.exported(&rows[1], &["--format", "raw", "--channel", "stdin"]).await?;
-    ensure!(stdin.as_bytes() == vec![0; typed.len()], "stdin on record: {stdin:?}");
+    ensure!(stdin.is_empty(), "stdin on record: {stdin:?}");
     let stdout = visit.exported(&rows[1], &["--format", "raw"]).await?;
     ensure!(stdout == output.stdout, "stdout on record: {stdout:?}");
     pod.delete().await
@@ -76,7 +82,6 @@ pub(super) async fn limits(scene: Rc<Scene>) -> Result<()> {
 /// The kubelet's own API runs commands too: a proxied request passes only where a policy names proxies.
 pub(super) async fn proxies(scene: Rc<Scene>) -> Result<()> {
     let visit = Visit::start(&scene, "policy-proxies", &Options::default()).await?;
-    let pod = visit.pod("box").await?;
     let token = scene.token("alice").await?;
     let node = visit.cluster.node();
     for tail in ["exec", "run", "attach", "portForward", "containerLogs"] {
@@ -94,8 +99,7 @@ pub(super) async fn proxies(scene: Rc<Scene>) -> Result<()> {
         ensure!(refused.contains("HTTP/1.1 403"), "{tail}: {refused}");
         ensure!(refused.contains("proxy-must-be-named"), "{tail}: {refused}");
     }
-    named(&scene).await?;
-    pod.delete().await
+    named(&scene).await
 }
 
 const PROXIES: &str = r#"
@@ -103,32 +107,42 @@ const PROXIES: &str = r#"
 when { resource has subresource && resource.subresource == "proxy" };
 "#;
 
-/// Where one names them, they pass, and are recorded as streams.
+/// Answers an upgrade to a protocol of its own, and then says everything back.
+const ECHO: &str = "while read -r line; do case \"$line\" in ?) break;; esac; done
+printf 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo/1\r\n\r\n'; cat";
+
+/// Where one names them, they pass, whatever is spoken behind them, and are recorded as streams.
 async fn named(scene: &Rc<Scene>) -> Result<()> {
     let options = Options { name: "named".into(), ..Options::access(PROXIES) };
     let visit = Visit::start(scene, "policy-proxies", &options).await?;
+    let server = ["nc", "-ll", "-p", "8080", "-e", "sh", "-c", ECHO];
+    let pod = Pod::run(&visit.cluster.plane, &visit.namespace, &manifest("echo", &server)).await?;
+    let target = format!("{}:8080/proxy/", pod.path());
     let token = scene.token("alice").await?;
-    let target = format!(
-        "/api/v1/nodes/{}/proxy/exec/policy-proxies/box/box?command=id&output=1",
-        visit.cluster.node()
+    let mut stream = visit.gateway.endpoint().tls(&[b"http/1.1"]).await?;
+    let request = format!(
+        "GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
+         Connection: Upgrade\r\nUpgrade: echo/1\r\n\r\n"
     );
-    let mut socket = rig::websocket::WebSocket::open(
-        visit.gateway.endpoint(),
-        &target,
-        &["v4.channel.k8s.io"],
-        Some(&token),
-    )
-    .await?;
-    let mut said = Vec::new();
-    while let Some((_, payload)) = socket.receive().await? {
-        said.extend(payload);
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let got = timeout(LIMIT, stream.read_buf(&mut answer)).await??;
+        ensure!(got > 0, "closed: {}", String::from_utf8_lossy(&answer));
     }
-    ensure!(String::from_utf8_lossy(&said).contains("uid=0"), "{}", String::from_utf8_lossy(&said));
-    drop(socket);
-    let rows = crate::scene::search_until(&visit.gateway, &["--resource", "nodes/proxy"], |rows| {
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    ensure!(answer.starts_with("HTTP/1.1 101") && answer.contains("echo/1"), "{answer}");
+    let spoken = b"neither HTTP nor anything else";
+    stream.write_all(spoken).await?;
+    let mut echoed = vec![0; spoken.len()];
+    timeout(LIMIT, stream.read_exact(&mut echoed)).await??;
+    ensure!(echoed == spoken, "{:?}", String::from_utf8_lossy(&echoed));
+    drop(stream);
+    let rows = search_until(&visit.gateway, &["--resource", "pods/proxy"], |rows| {
         rows.iter().any(|row| row["status"] == 101 && row["effect"] == "executed")
     })
     .await?;
-    ensure!(rows[0]["responseBytes"].as_u64() > Some(0), "{}", rows[0]);
-    Ok(())
+    let bytes = spoken.len();
+    ensure!(rows[0]["requestBytes"] == bytes && rows[0]["responseBytes"] == bytes, "{}", rows[0]);
+    pod.delete().await
 }

@@ -45,8 +45,8 @@ pub use index::{IndexError, IndexHealth};
 pub use lock::LockError;
 pub use open::{CloseStoreError, OpenStoreError, Recovered, Store, StoreOptions};
 pub use reader::{
-    EXCHANGE_BYTES_MAX, ExchangeRecords, ReadError, Reader, Records, RecordsOf, RunEnd,
-    SegmentInfo, StoredRecord,
+    EXCHANGE_BYTES_MAX, ExchangeEnds, ExchangeRecords, ReadError, Reader, Records, RecordsOf,
+    RunEnd, SegmentInfo, StoredRecord,
 };
 pub use recorder::{Ack, AppendError, Need, RESERVE_BYTES, Recorder, StoreHealth};
 pub use recovery::{RecoverError, TornTail};

@@ -78,6 +78,15 @@ pub struct ExchangeRecords {
     pub truncated: bool,
 }
 
+/// Intent and outcome of one exchange.
+#[derive(Clone, Debug)]
+pub struct ExchangeEnds {
+    /// The intent.
+    pub opened: Box<ExchangeOpened>,
+    /// The outcome.
+    pub settled: Option<Box<ExchangeSettled>>,
+}
+
 /// Reads a store.
 #[derive(Clone, Debug)]
 pub struct Reader {
@@ -181,6 +190,27 @@ impl Reader {
         collect(self.records_from(row.first), row.exchange, 0)
     }
 
+    /// Intent and outcome of an exchange, read where they are, whatever lies between.
+    ///
+    /// # Errors
+    /// When the segments cannot be read.
+    pub fn ends_at(&self, row: &ExchangeRow) -> Result<Option<ExchangeEnds>, ReadError> {
+        let opened = match self.records_from(row.first).next().transpose()? {
+            Some(StoredRecord { record: Record::ExchangeOpened(opened), .. }) => opened,
+            _ => return Ok(None),
+        };
+        let settled = match row.last.map(|last| self.records_from(last).next()) {
+            Some(Some(stored)) => match stored?.record {
+                Record::ExchangeSettled(settled) if settled.exchange == row.exchange => {
+                    Some(settled)
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        Ok(Some(ExchangeEnds { opened, settled }))
+    }
+
     /// The records of an exchange one by one, so that its size does not matter. On a live store more may
     /// come when asked again after the end.
     #[must_use]
@@ -193,6 +223,8 @@ impl Reader {
 pub struct RecordsOf {
     records: Records,
     exchange: ExchangeId,
+    /// The gateway's orderly stop was read: what follows it is all that may still come.
+    stopped: bool,
     end: RunEnd,
 }
 
@@ -209,7 +241,7 @@ pub enum RunEnd {
 
 impl RecordsOf {
     fn new(records: Records, exchange: ExchangeId) -> Self {
-        Self { records, exchange, end: RunEnd::Open }
+        Self { records, exchange, stopped: false, end: RunEnd::Open }
     }
 
     /// Whether more can come.
@@ -227,7 +259,13 @@ impl Iterator for RecordsOf {
             return None;
         }
         loop {
-            let stored = match self.records.next()? {
+            let Some(next) = self.records.next() else {
+                if self.stopped {
+                    self.end = RunEnd::GatewayEnded;
+                }
+                return None;
+            };
+            let stored = match next {
                 Ok(stored) => stored,
                 // Damage elsewhere does not hide what is still there.
                 Err(ReadError::Scan(ScanError::Record { .. } | ScanError::Header { .. })) => {
@@ -236,9 +274,14 @@ impl Iterator for RecordsOf {
                 Err(ReadError::Payload { .. }) => continue,
                 Err(error) => return Some(Err(error)),
             };
-            if matches!(stored.record, Record::GatewayStarted(_) | Record::GatewayStopped(_)) {
-                self.end = RunEnd::GatewayEnded;
-                return None;
+            match stored.record {
+                // Exchanges of an earlier run get no more records.
+                Record::GatewayStarted(_) => {
+                    self.end = RunEnd::GatewayEnded;
+                    return None;
+                }
+                Record::GatewayStopped(_) => self.stopped = true,
+                _ => {}
             }
             if stored.record.exchange() == Some(self.exchange) {
                 if matches!(stored.record, Record::ExchangeSettled(_)) {

@@ -99,7 +99,7 @@ impl Command {
         }
     }
 
-    /// `side` sends nothing more on the channel.
+    /// `side` sends nothing more on the channel, or gave it up: kubelets end all streams so.
     pub(super) fn closed(&mut self, side: Side, channel: Channel, on: &mut dyn FnMut(Event<'_>)) {
         if (side, channel) != (Side::Server, Channel::Error) {
             return;
@@ -110,13 +110,6 @@ impl Command {
             self.say(success, on);
         }
         self.ended(side, on);
-    }
-
-    /// The channel was given up.
-    pub(super) fn reset(&mut self, side: Side, channel: Channel, on: &mut dyn FnMut(Event<'_>)) {
-        if channel == Channel::Error {
-            self.ended(side, on);
-        }
     }
 
     /// Nothing more comes from `side`: what the error channel said is all.

@@ -8,6 +8,7 @@ use std::{
 use super::{
     catalog::{Catalog, CatalogError},
     format::{DecodePayloadError, Header},
+    records_of::RecordsOf,
     rows::{ExchangeRow, Position},
     scan::{self, Scan, ScanError},
 };
@@ -216,80 +217,6 @@ impl Reader {
     #[must_use]
     pub fn records_of(&self, row: &ExchangeRow) -> RecordsOf {
         RecordsOf::new(self.records_from(row.first), row.exchange)
-    }
-}
-
-/// Goes through the records of one exchange, in the order in which they were written.
-pub struct RecordsOf {
-    records: Records,
-    exchange: ExchangeId,
-    /// The gateway's orderly stop was read: what follows it is all that may still come.
-    stopped: bool,
-    end: RunEnd,
-}
-
-/// Whether more records of an exchange can come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunEnd {
-    /// They can.
-    Open,
-    /// Its outcome was read.
-    Settled,
-    /// The gateway that wrote it ended without recording an outcome.
-    GatewayEnded,
-}
-
-impl RecordsOf {
-    fn new(records: Records, exchange: ExchangeId) -> Self {
-        Self { records, exchange, stopped: false, end: RunEnd::Open }
-    }
-
-    /// Whether more can come.
-    #[must_use]
-    pub const fn end(&self) -> RunEnd {
-        self.end
-    }
-}
-
-impl Iterator for RecordsOf {
-    type Item = Result<StoredRecord, ReadError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.end != RunEnd::Open {
-            return None;
-        }
-        loop {
-            let Some(next) = self.records.next() else {
-                if self.stopped {
-                    self.end = RunEnd::GatewayEnded;
-                }
-                return None;
-            };
-            let stored = match next {
-                Ok(stored) => stored,
-                // Damage elsewhere does not hide what is still there.
-                Err(ReadError::Scan(ScanError::Record { .. } | ScanError::Header { .. })) => {
-                    continue;
-                }
-                Err(ReadError::Payload { .. }) => continue,
-                Err(error) => return Some(Err(error)),
-            };
-            match stored.record {
-                // Exchanges of an earlier run get no more records.
-                Record::GatewayStarted(_) => {
-                    self.end = RunEnd::GatewayEnded;
-                    return None;
-                }
-                Record::GatewayStopped(_) => self.stopped = true,
-                _ => {}
-            }
-            if stored.record.exchange() == Some(self.exchange) {
-                if matches!(stored.record, Record::ExchangeSettled(_)) {
-                    self.end = RunEnd::Settled;
-                }
-                return Some(Ok(stored));
-            }
-        }
     }
 }
 

@@ -85,7 +85,7 @@ fn check(capture: &Value, folder: &Path, chunk: usize) {
         match (data["text"].as_str(), data["base64"].as_str(), data["blake3"].as_str()) {
             (Some(text), ..) => assert_eq!(String::from_utf8_lossy(&found), text, "{why}: {key:?}"),
             (_, Some(text), _) => {
-                assert_eq!(BASE64_STANDARD.encode(&found), text, "{why}: {key:?}")
+                assert_eq!(BASE64_STANDARD.encode(&found), text, "{why}: {key:?}");
             }
             (.., hash) => {
                 assert_eq!(Some(blake3::hash(&found).to_hex().as_str()), hash, "{why}: {key:?}");

@@ -154,7 +154,7 @@ impl Capture {
                     assert_eq!(String::from_utf8_lossy(&found), *text, "{why}: {key:?}");
                 }
                 (None, Some(text), None) => {
-                    assert_eq!(STANDARD.encode(&found), *text, "{why}: {key:?}")
+                    assert_eq!(STANDARD.encode(&found), *text, "{why}: {key:?}");
                 }
                 (None, None, Some(hash)) => {
                     assert_eq!(Some(found.len()), expected.bytes, "{why}: {key:?}");

@@ -20,6 +20,8 @@ Examples:
   recorder replay 3f9a                         one session, in its own time
   recorder search --verdict deny --since 1h    what was refused in the last hour
   recorder search --effect deleted --json      what was deleted, one JSON object a line
+  recorder follow 3f9a                         one that goes on now
+  recorder export 77d0 --format asciicast-v3   an exec, for asciinema
   recorder verify                              is the record intact?
 
 Exit codes: 0 fine, 1 not found or does not verify, 2 wrong usage or failure."
@@ -83,7 +85,7 @@ Examples:
     Replay(ReplayArgs),
     /// Show a session, an exec or a log while it goes on.
     #[command(after_help = "\
-Begins with the recent past, goes on as the gateway records, and ends when the session or stream ends.
+Begins with the recent past (--json: with all of it), goes on as the gateway records, and ends when the session or stream ends.
 It only reads the store, so the gateway does not notice. Recorded frames reach the store within 200 ms.
 
 Examples:

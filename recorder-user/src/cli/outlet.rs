@@ -48,7 +48,7 @@ impl Outlet {
     /// From here on lines are shown; the last ones of the past come first.
     pub(super) fn go_live(&mut self, screen: &mut Screen<'_>) -> Result<(), CliError> {
         if let Self::Past { lines, left_out } = std::mem::replace(self, Self::Live) {
-            if left_out > 0 && !screen.json {
+            if left_out > 0 {
                 screen.line(&format!("… {left_out} lines before"))?;
             }
             for line in lines {

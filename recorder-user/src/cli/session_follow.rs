@@ -33,7 +33,8 @@ pub(super) fn run(
             screen.line(&line)?;
         }
     }
-    let mut following = Following::new(view, rows);
+    let past = if screen.json { usize::MAX } else { PAST_MAX };
+    let mut following = Following::new(view, rows, past);
     following.read(&reader, screen)
 }
 
@@ -55,18 +56,18 @@ struct Following {
     ended: bool,
 }
 
-/// How many exchanges of the past a follow begins with.
+/// How many exchanges of the past a follow begins with; programs get all.
 const PAST_MAX: usize = 20;
 
 /// More exchanges at a time are shown when they end, but their watch events are not.
 const GOING_MAX: usize = 4096;
 
 impl Following {
-    fn new(view: SessionView, rows: Vec<ExchangeRow>) -> Self {
+    fn new(view: SessionView, rows: Vec<ExchangeRow>, past_max: usize) -> Self {
         let known = rows.iter().map(|row| row.last.unwrap_or(row.first).max(row.first)).max();
         let known = known.unwrap_or(view.first);
         let open = rows.iter().filter(|row| row.last.is_none()).map(|row| row.first).min();
-        let left_out = rows.len().saturating_sub(PAST_MAX);
+        let left_out = rows.len().saturating_sub(past_max);
         let past = rows.into_iter().skip(left_out).collect();
         let ended = view.ended.is_some();
         let from = open.map_or(known, |open| open.min(known));
@@ -74,7 +75,7 @@ impl Following {
     }
 
     fn read(&mut self, reader: &Reader, screen: &mut Screen<'_>) -> Result<(), CliError> {
-        if self.left_out > 0 && !screen.json {
+        if self.left_out > 0 {
             screen.line(&format!(" … {} exchanges before", self.left_out))?;
         }
         for row in std::mem::take(&mut self.past) {

@@ -13,7 +13,9 @@ use crate::{
     model::{Ending, Timestamp},
     replay::{
         Pace,
-        stream::{OpenStreamError, StreamEnd, StreamHead, StreamRecording, StreamSummary},
+        stream::{
+            OpenStreamError, StreamEnd, StreamFrame, StreamHead, StreamRecording, StreamSummary,
+        },
     },
     store::{ExchangeRow, Reader},
     wire::stream::CommandStatus,
@@ -87,7 +89,8 @@ pub(super) fn follow(
             opened => break opened.map_err(|error| cannot_open(error, row))?,
         }
     };
-    let mut outlet = Outlet::past();
+    // Programs get everything, people the recent past.
+    let mut outlet = if screen.json { Outlet::Live } else { Outlet::past() };
     let mut view = stream_views::of(recording.head(), stdin, screen)?;
     let mut summary = StreamSummary::new(recording.head());
     let mut silent = Duration::ZERO;
@@ -129,10 +132,7 @@ pub(super) fn cannot_open(error: OpenStreamError, row: &ExchangeRow) -> CliError
     }
 }
 
-fn next(
-    recording: &mut StreamRecording,
-    reader: &Reader,
-) -> Result<Option<crate::replay::stream::StreamFrame>, CliError> {
+fn next(recording: &mut StreamRecording, reader: &Reader) -> Result<Option<StreamFrame>, CliError> {
     recording.next_frame().map_err(|error| failed("read", reader.directory(), error))
 }
 

@@ -257,9 +257,9 @@ pub(super) fn agreement(agreement: &Agreement) -> String {
 pub(super) fn copied(copied: &CopiedFiles) -> String {
     let files = u64::try_from(copied.files.len()).unwrap_or(u64::MAX) + copied.left_out;
     let mut words = format!(
-        "{}: {}, {}",
+        "{}: {files} {}, {}",
         copy(&copied.copied),
-        units::count(files, "entry").replace("entrys", "entries"),
+        if files == 1 { "entry" } else { "entries" },
         units::bytes(copied.content_bytes),
     );
     if let Some(error) = &copied.error {

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use super::{Detail, Timeline, is_stream, stream::may_be_stream, was_cut, watch_frames};
 use crate::{
-    model::{CapabilityRecord, ExchangeId},
+    model::{CapabilityRecord, ExchangeId, ExchangeSettled},
     store::{
-        Catalog, CatalogError, ExchangeRecords, ExchangeRow, Query, ReadError, Reader, SessionView,
+        Catalog, CatalogError, ExchangeEnds, ExchangeRecords, ExchangeRow, Query, ReadError,
+        Reader, SessionView,
     },
 };
 
@@ -49,11 +50,14 @@ pub fn load(
     let mut frames_left = FRAMES_IN_ALL_MAX;
     for row in exchanges.iter().filter(|row| needs_detail(row)) {
         let exchange = row.exchange;
-        let records =
-            if may_be_stream(row) { reader.heads_at(row) } else { reader.exchange_at(row) };
-        let records = records.map_err(|source| LoadError::Records { exchange, source })?;
-        if let Some(records) = records {
-            let mut detail = detail(row, &records);
+        let failed = |source| LoadError::Records { exchange, source };
+        // Of a stream the bytes between its ends are not looked at: they may be gigabytes.
+        let detail = if may_be_stream(row) {
+            reader.ends_at(row).map_err(failed)?.map(|ends| stream_detail(row, &ends))
+        } else {
+            reader.exchange_at(row).map_err(failed)?.map(|records| detail(row, &records))
+        };
+        if let Some(mut detail) = detail {
             detail.frames.truncate(frames_left);
             frames_left -= detail.frames.frames.len();
             details.insert(exchange, detail);
@@ -86,16 +90,25 @@ fn detail(row: &ExchangeRow, records: &ExchangeRecords) -> Detail {
         let encoding = head.header("content-encoding").unwrap_or_default();
         detail.frames = watch_frames(&records.chunks, head.header("content-type"), encoding);
     }
-    if may_be_stream(row) {
-        detail.stream.clone_from(&records.opened.stream);
-    }
     if let Some(settled) = &records.settled {
-        detail.stream_facts.clone_from(&settled.stream);
-        detail.settled = Some(settled.time);
-        detail.gaps.clone_from(&settled.account.gaps);
-        if row.objects_omitted > 0 {
-            detail.objects = Some(settled.objects.clone());
-        }
+        note_outcome(&mut detail, row, settled);
     }
     detail
+}
+
+fn stream_detail(row: &ExchangeRow, ends: &ExchangeEnds) -> Detail {
+    let mut detail = Detail { stream: ends.opened.stream.clone(), ..Detail::default() };
+    if let Some(settled) = &ends.settled {
+        detail.stream_facts.clone_from(&settled.stream);
+        note_outcome(&mut detail, row, settled);
+    }
+    detail
+}
+
+fn note_outcome(detail: &mut Detail, row: &ExchangeRow, settled: &ExchangeSettled) {
+    detail.settled = Some(settled.time);
+    detail.gaps.clone_from(&settled.account.gaps);
+    if row.objects_omitted > 0 {
+        detail.objects = Some(settled.objects.clone());
+    }
 }

@@ -23,6 +23,7 @@ mod open;
 mod queue;
 mod reader;
 mod recorder;
+mod records_of;
 mod recovery;
 pub mod rows;
 mod scan;
@@ -45,10 +46,11 @@ pub use index::{IndexError, IndexHealth};
 pub use lock::LockError;
 pub use open::{CloseStoreError, OpenStoreError, Recovered, Store, StoreOptions};
 pub use reader::{
-    EXCHANGE_BYTES_MAX, ExchangeRecords, ReadError, Reader, Records, RecordsOf, RunEnd,
-    SegmentInfo, StoredRecord,
+    EXCHANGE_BYTES_MAX, ExchangeEnds, ExchangeRecords, ReadError, Reader, Records, SegmentInfo,
+    StoredRecord,
 };
 pub use recorder::{Ack, AppendError, Need, RESERVE_BYTES, Recorder, StoreHealth};
+pub use records_of::{RecordsOf, RunEnd};
 pub use recovery::{RecoverError, TornTail};
 pub use rows::{
     AccountRow, EffectCounts, ExchangeRow, ParseStatusFilterError, Position, PrincipalRow, Query,

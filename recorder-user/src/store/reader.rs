@@ -8,6 +8,7 @@ use std::{
 use super::{
     catalog::{Catalog, CatalogError},
     format::{DecodePayloadError, Header},
+    records_of::RecordsOf,
     rows::{ExchangeRow, Position},
     scan::{self, Scan, ScanError},
 };
@@ -76,6 +77,15 @@ pub struct ExchangeRecords {
     pub settled: Option<ExchangeSettled>,
     /// Whether chunks were left out: more than [`EXCHANGE_BYTES_MAX`], or not asked for.
     pub truncated: bool,
+}
+
+/// Intent and outcome of one exchange.
+#[derive(Clone, Debug)]
+pub struct ExchangeEnds {
+    /// The intent.
+    pub opened: Box<ExchangeOpened>,
+    /// The outcome.
+    pub settled: Option<Box<ExchangeSettled>>,
 }
 
 /// Reads a store.
@@ -181,72 +191,32 @@ impl Reader {
         collect(self.records_from(row.first), row.exchange, 0)
     }
 
+    /// Intent and outcome of an exchange, read where they are, whatever lies between.
+    ///
+    /// # Errors
+    /// When the segments cannot be read.
+    pub fn ends_at(&self, row: &ExchangeRow) -> Result<Option<ExchangeEnds>, ReadError> {
+        let opened = match self.records_from(row.first).next().transpose()? {
+            Some(StoredRecord { record: Record::ExchangeOpened(opened), .. }) => opened,
+            _ => return Ok(None),
+        };
+        let settled = match row.last.map(|last| self.records_from(last).next()) {
+            Some(Some(stored)) => match stored?.record {
+                Record::ExchangeSettled(settled) if settled.exchange == row.exchange => {
+                    Some(settled)
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        Ok(Some(ExchangeEnds { opened, settled }))
+    }
+
     /// The records of an exchange one by one, so that its size does not matter. On a live store more may
     /// come when asked again after the end.
     #[must_use]
     pub fn records_of(&self, row: &ExchangeRow) -> RecordsOf {
         RecordsOf::new(self.records_from(row.first), row.exchange)
-    }
-}
-
-/// Goes through the records of one exchange, in the order in which they were written.
-pub struct RecordsOf {
-    records: Records,
-    exchange: ExchangeId,
-    end: RunEnd,
-}
-
-/// Whether more records of an exchange can come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunEnd {
-    /// They can.
-    Open,
-    /// Its outcome was read.
-    Settled,
-    /// The gateway that wrote it ended without recording an outcome.
-    GatewayEnded,
-}
-
-impl RecordsOf {
-    fn new(records: Records, exchange: ExchangeId) -> Self {
-        Self { records, exchange, end: RunEnd::Open }
-    }
-
-    /// Whether more can come.
-    #[must_use]
-    pub const fn end(&self) -> RunEnd {
-        self.end
-    }
-}
-
-impl Iterator for RecordsOf {
-    type Item = Result<StoredRecord, ReadError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.end != RunEnd::Open {
-            return None;
-        }
-        loop {
-            let stored = match self.records.next()? {
-                Ok(stored) => stored,
-                // Damage elsewhere does not hide what is still there.
-                Err(ReadError::Scan(ScanError::Record { .. } | ScanError::Header { .. })) => {
-                    continue;
-                }
-                Err(ReadError::Payload { .. }) => continue,
-                Err(error) => return Some(Err(error)),
-            };
-            if matches!(stored.record, Record::GatewayStarted(_) | Record::GatewayStopped(_)) {
-                self.end = RunEnd::GatewayEnded;
-                return None;
-            }
-            if stored.record.exchange() == Some(self.exchange) {
-                if matches!(stored.record, Record::ExchangeSettled(_)) {
-                    self.end = RunEnd::Settled;
-                }
-                return Some(Ok(stored));
-            }
-        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Recorded streams: replayed, shown, exported, followed.
 
+mod captures;
+mod carried;
 #[path = "../cli_support/mod.rs"]
 mod cli_support;
 mod export;

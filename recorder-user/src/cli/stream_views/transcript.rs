@@ -46,7 +46,9 @@ impl View for Transcript {
                 });
             }
             FrameKind::Resize { columns, rows } => {
-                self.emulator.resize(*columns, *rows, |line| lines.push(line));
+                self.emulator.resize(*columns, *rows, |line| {
+                    lines.push(escape::line(&line).into_owned());
+                });
             }
             _ => {
                 if let Some(remark) = remarks::of(frame) {
@@ -55,7 +57,7 @@ impl View for Transcript {
             }
         }
         result?;
-        lines.iter().try_for_each(|line| outlet.line(&escape::line(line), screen))
+        lines.iter().try_for_each(|line| outlet.line(line, screen))
     }
 
     fn finish(

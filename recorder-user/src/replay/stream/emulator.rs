@@ -239,6 +239,8 @@ impl Observer for History {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn drawn(size: (u16, u16), data: &[u8]) -> (Vec<String>, Vec<String>) {
@@ -306,5 +308,39 @@ mod tests {
         emulator.feed(b"\x1b[?1049lafter", drop);
         assert_eq!((emulator.is_full_screen(), emulator.full_screens()), (false, 1));
         assert_eq!(emulator.finish(), ["before", "after"]);
+    }
+
+    /// Text, pieces of control sequences, sizes.
+    fn piece() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..20),
+            "[ -~\u{a0}-\u{30ff}]{0,20}".prop_map(String::into_bytes),
+            "\u{1b}\\[[?>]?[0-9;]{0,8}[@-~]".prop_map(String::into_bytes),
+            "\u{1b}[\\]P_^X][ -~]{0,12}(\u{7}|\u{1b}\\\\)?".prop_map(String::into_bytes),
+            "\u{1b}[()#%cDEHM78]{1,2}[0AB]?".prop_map(String::into_bytes),
+        ]
+    }
+
+    proptest! {
+        /// Whatever a program sends and however the terminal changes: no panic, and only visible characters.
+        #[test]
+        fn any_bytes_are_drawn(
+            steps in proptest::collection::vec((piece(), 0_u16..60, 0_u16..20), 0..40),
+        ) {
+            let (mut emulator, mut lines) = (Emulator::default(), Vec::new());
+            for (bytes, columns, rows) in steps {
+                emulator.feed(&bytes, |line| lines.push(line));
+                if columns % 3 == 0 {
+                    emulator.resize(columns, rows, |line| lines.push(line));
+                }
+                for row in emulator.rows(50) {
+                    lines.extend(row.into_iter().map(|run| run.text));
+                }
+            }
+            lines.extend(emulator.finish());
+            for line in lines {
+                prop_assert!(!line.contains(crate::replay::is_hostile), "{:?}", line);
+            }
+        }
     }
 }

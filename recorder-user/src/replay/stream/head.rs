@@ -46,7 +46,9 @@ impl StreamHead {
         let agreement = (started.head.status == SWITCHING_PROTOCOLS)
             .then(|| agreement(request.as_ref(), started, facts));
         let info = opened.request.as_ref();
-        let stdin = opened.verdict.as_ref().map(|verdict| verdict.obligations.stdin);
+        let asked = opened.verdict.as_ref().map(|verdict| verdict.obligations.stdin);
+        let was_masked = facts.is_some_and(|facts| facts.stdin_masked_bytes > 0);
+        let stdin = if was_masked { StdinRecord::Sizes } else { asked.unwrap_or_default() };
         Self {
             exchange: opened.exchange,
             session: opened.session,
@@ -57,7 +59,7 @@ impl StreamHead {
             name: info.map_or_else(String::new, |info| info.name.clone()),
             request,
             agreement,
-            stdin: stdin.unwrap_or_default(),
+            stdin,
         }
     }
 

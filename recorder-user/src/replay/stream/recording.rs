@@ -10,7 +10,7 @@ use super::{
     sequence::Sequence,
 };
 use crate::{
-    model::{Chunk, Direction, ExchangeSettled, Record, StreamFacts},
+    model::{Chunk, Direction, ExchangeSettled, Record},
     store::{ExchangeRow, ReadError, Reader, RecordsOf, RunEnd},
     wire::{
         gzip::{Gunzip, GunzipError},
@@ -54,7 +54,9 @@ impl StreamRecording {
     /// # Errors
     /// When the records cannot be read, or are not those of a stream.
     pub fn open(reader: &Reader, row: &ExchangeRow) -> Result<Self, OpenStreamError> {
-        let facts = noted(reader, row)?;
+        // Read ahead: it tells the protocol where the head does not.
+        let settled = reader.ends_at(row)?.and_then(|ends| ends.settled);
+        let facts = settled.and_then(|settled| settled.stream);
         let mut records = reader.records_of(row);
         let mut opened = None;
         for stored in &mut records {
@@ -137,20 +139,6 @@ impl StreamRecording {
     #[must_use]
     pub fn end(&self) -> StreamEnd {
         StreamEnd::new(self.settled.as_deref(), self.records.end())
-    }
-}
-
-/// What the gateway noted at the end, read ahead: it tells the protocol where the head does not.
-fn noted(reader: &Reader, row: &ExchangeRow) -> Result<Option<StreamFacts>, ReadError> {
-    let Some(last) = row.last else { return Ok(None) };
-    match reader.records_from(last).next().transpose()? {
-        Some(stored) => match stored.record {
-            Record::ExchangeSettled(settled) if settled.exchange == row.exchange => {
-                Ok(settled.stream)
-            }
-            _ => Ok(None),
-        },
-        None => Ok(None),
     }
 }
 

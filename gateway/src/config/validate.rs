@@ -39,9 +39,9 @@ pub(super) fn config(
         let raw: raw::Health = problems.shape("health", value)?;
         address("health.listen", &raw.listen, &mut problems).map(|listen| Health { listen })
     });
-    let store = store(take("store"), directory, &mut problems);
     let admin = take("admin").and_then(|value| problems.shape::<raw::Admin>("admin", value));
     let socket = admin.and_then(|admin| admin.socket).map(|socket| directory.join(socket));
+    let store = store(take("store"), directory, &mut problems);
     let clusters = clusters::validate(take("clusters"), directory, environment, &mut problems);
     let authentication = authentication::validate(take("authentication"), directory, &mut problems);
     let policy = policy(take("policy"), directory, &mut problems);

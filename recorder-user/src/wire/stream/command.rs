@@ -99,7 +99,7 @@ impl Command {
         }
     }
 
-    /// `side` sends nothing more on the channel.
+    /// `side` sends nothing more on the channel, or gave it up: kubelets end all streams so.
     pub(super) fn closed(&mut self, side: Side, channel: Channel, on: &mut dyn FnMut(Event<'_>)) {
         if (side, channel) != (Side::Server, Channel::Error) {
             return;
@@ -110,13 +110,6 @@ impl Command {
             self.say(success, on);
         }
         self.ended(side, on);
-    }
-
-    /// The channel was given up.
-    pub(super) fn reset(&mut self, side: Side, channel: Channel, on: &mut dyn FnMut(Event<'_>)) {
-        if channel == Channel::Error {
-            self.ended(side, on);
-        }
     }
 
     /// Nothing more comes from `side`: what the error channel said is all.
@@ -140,10 +133,8 @@ fn plain(carry: Option<&mut Base64Carry>, data: &Payload<'_>) -> Vec<u8> {
         None => data.unmasked().into_owned(),
         Some(carry) => {
             let mut plain = Vec::new();
-            // Servers drop a message that is not base64, and so do we.
-            if carry.push(data, &mut plain).is_err() {
-                plain.clear();
-            }
+            // Of a message that is not base64, what comes before the fault.
+            let _ = carry.push(data, &mut plain);
             plain
         }
     }

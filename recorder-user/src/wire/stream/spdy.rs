@@ -200,12 +200,15 @@ impl Frames {
     /// Reads the whole control frame in `held`, whose length was checked by its head.
     fn control(&mut self) -> Result<Option<Frame<'static>>, &'static str> {
         let held = self.held.as_slice();
-        let stream = word(held) & 0x7fff_ffff;
+        let stream = word(held);
         let code = word(held.get(4..).unwrap_or_default());
         let fin = self.fin();
         let kind = self.control_type();
-        if stream == 0 && matches!(kind, SYN_STREAM | SYN_REPLY | HEADERS | RST_STREAM) {
-            return Err("SPDY control frame without a stream");
+        // The reserved bit is not masked by readers: to them it makes another stream.
+        if (stream == 0 || stream >> 31 != 0)
+            && matches!(kind, SYN_STREAM | SYN_REPLY | HEADERS | RST_STREAM)
+        {
+            return Err("stream of a SPDY control frame");
         }
         Ok(Some(match kind {
             SYN_STREAM => {

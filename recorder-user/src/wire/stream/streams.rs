@@ -190,7 +190,7 @@ impl Streams {
     fn reset(&mut self, side: Side, id: u32, code: u32, on: &mut dyn FnMut(Event<'_>)) {
         let channel = self.channel(id);
         if let Some(command) = &mut self.command {
-            command.reset(side, channel, on);
+            command.closed(side, channel, on);
         }
         on(Event { side, kind: EventKind::Reset { channel, code } });
         let Some(stream) = self.open.get_mut(&id) else { return };

@@ -120,6 +120,37 @@ fn every_kind_and_every_way_of_naming() {
     check(&bytes, &expected, Ok(()), true);
 }
 
+/// What GNU tar and Python's tarfile write.
+#[test]
+fn archives_of_others() {
+    use EntryKind::{Directory, File, HardLink, Symlink};
+    let long = "long/".repeat(30) + "name";
+    let tree = |directory: &str| {
+        vec![
+            entry(directory, 0, Directory, None),
+            entry("dir/file", 700, File, None),
+            entry("dir/link", 0, Symlink, Some("../target")),
+            entry("dir/same", 0, HardLink, Some("dir/file")),
+        ]
+    };
+    let named = |mut tree: Vec<Entry>, path: &str| {
+        tree.push(entry(path, 4, File, None));
+        tree
+    };
+    let mut pythons = named(tree("dir/"), &long);
+    pythons.push(entry("l", 0, Symlink, Some(&"far/".repeat(40))));
+    pythons.push(entry("pä☃", 0, File, None));
+    let prefixed = "p".repeat(100) + "/" + &"n".repeat(90);
+    for (bytes, expected) in [
+        (&include_bytes!("golden/gnu-tar.tar")[..], named(tree("dir/"), &long)),
+        (include_bytes!("golden/python-gnu.tar"), pythons.clone()),
+        (include_bytes!("golden/python-pax.tar"), pythons),
+        (include_bytes!("golden/python-ustar.tar"), named(tree("dir/"), &prefixed)),
+    ] {
+        check(bytes, &expected, Ok(()), true);
+    }
+}
+
 #[test]
 fn what_is_no_tar_stops_with_a_reason() {
     let good = file("a", b"x");

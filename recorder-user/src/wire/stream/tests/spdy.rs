@@ -183,6 +183,8 @@ fn frames_that_are_no_spdy() {
         ("a long window update", control(9, 0, &[0; 12]), 0),
         ("settings that are longer than they say", control(4, 0, &words(&[0, 1, 2])), 0),
         ("a stream that is zero", syn_stream(0, &Spdy::new().block(&[]), 0), 0),
+        ("a stream of 32 bits", syn_stream(1 << 31 | 1, &Spdy::new().block(&[]), 0), 0),
+        ("a reset of a stream of 32 bits", reset(1 << 31 | 1, 5), 0),
         ("a stream opened twice", opened_twice, offset),
         ("a control frame over the bound", vec![0x80, 3, 0, 1, 0, 1, 0, 1], 0),
         ("no zlib", syn_stream(1, b"\x78", 0), 0),

@@ -2,7 +2,7 @@
 
 //! Gunzip: the same in every chunking, and bounded.
 
-use recorder_user::wire::gzip::{GunzipError, Gunzip};
+use decklog_fuzz::wire::gzip::{Gunzip, GunzipError};
 
 fn gunzip(input: &[u8], chunk: usize) -> (bool, Vec<u8>) {
     let (mut gunzip, mut plain) = (Gunzip::new(), Vec::new());

@@ -2,7 +2,7 @@
 
 //! Protobuf: fields cover the message exactly, and Kubernetes' envelopes are read without harm.
 
-use recorder_user::wire::{kubernetes::Document, protobuf};
+use decklog_fuzz::wire::{kubernetes::Document, protobuf};
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let mut encoded = 0;

@@ -2,7 +2,7 @@
 
 //! Tar listings: the same in every chunking, and no more content than the stream is long.
 
-use recorder_user::wire::tar::Listing;
+use decklog_fuzz::wire::tar::Listing;
 
 fn list(input: &[u8], chunk: usize) -> String {
     let mut listing = Listing::new();

@@ -2,7 +2,7 @@
 
 //! Watch frames: the same in every chunking, and the tracker agrees with the splitter.
 
-use recorder_user::wire::watch::{FrameTracker, Framing, Splitter};
+use decklog_fuzz::wire::watch::{FrameTracker, Framing, Splitter};
 
 fn split(framing: Framing, input: &[u8], chunk: usize) -> String {
     let (mut splitter, mut frames, mut read) = (Splitter::new(framing), Vec::new(), Ok(()));

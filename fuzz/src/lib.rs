@@ -1,6 +1,11 @@
 //! What must hold for any bytes on an upgraded connection, whatever its agreement.
 
-use recorder_user::wire::stream::{
+/// The codecs themselves. The module is taken by its path, not with its crate: that takes seconds to build with
+/// a sanitizer, and eBPF, storage and compression in C would take many minutes.
+#[path = "../../recorder-user/src/wire/mod.rs"]
+pub mod wire;
+
+use wire::stream::{
     Agreement, Asked, Channel, Decoder, Event, EventKind, Protocol, Side, StdinMask,
 };
 
@@ -38,7 +43,8 @@ fn said(agreement: &Agreement, talk: &Talk<'_>, chunk: usize, ask: bool) -> Vec<
         for part in bytes.chunks(chunk) {
             let mut rest = part;
             if ask {
-                let taken = decoder.push_to_boundary(*side, part, &mut |event| hear(&mut said, part, &event));
+                let taken = decoder
+                    .push_to_boundary(*side, part, &mut |event| hear(&mut said, part, &event));
                 assert!(taken == part.len() || decoder.at_boundary(*side));
                 rest = &part[taken..];
             }
@@ -54,7 +60,8 @@ fn hear(said: &mut Vec<Said>, pushed: &[u8], event: &Event<'_>) {
         return said.push(Said::Other(format!("{event:?}")));
     };
     assert_eq!(pushed.get(data.start..data.start + data.wire.len()), Some(data.wire));
-    let same = |at: &&mut Said| matches!(at, Said::Data(s, c, _) if s == &event.side && c == channel);
+    let same =
+        |at: &&mut Said| matches!(at, Said::Data(s, c, _) if s == &event.side && c == channel);
     match said.iter_mut().rev().find(same) {
         Some(Said::Data(_, _, bytes)) if !data.opens => bytes.extend_from_slice(&data.unmasked()),
         _ => said.push(Said::Data(event.side, *channel, data.unmasked().into_owned())),
@@ -89,7 +96,8 @@ fn check_closing(agreement: &Agreement, talk: &Talk<'_>) {
 fn check_mask(agreement: &Agreement, talk: &Talk<'_>) {
     let base64 = matches!(
         agreement.protocol,
-        Protocol::RemoteCommand { base64: true, .. } | Protocol::PortForwardChannels { base64: true }
+        Protocol::RemoteCommand { base64: true, .. }
+            | Protocol::PortForwardChannels { base64: true }
     );
     let mut decoder = Decoder::new(agreement.clone());
     let mut mask = StdinMask::new(agreement);

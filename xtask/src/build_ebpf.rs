@@ -216,7 +216,7 @@ fn find_or_install_linker(cache: &Path) -> Result<PathBuf> {
 }
 
 /// A command without what an outer `cargo run` exports and an inner cargo would take for its own.
-fn scrubbed(program: impl AsRef<std::ffi::OsStr>) -> Command {
+pub(crate) fn scrubbed(program: impl AsRef<std::ffi::OsStr>) -> Command {
     const CARGO_EXPORTS: [&str; 11] = [
         "RUSTC",
         "RUSTC_WRAPPER",
@@ -237,7 +237,7 @@ fn scrubbed(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-fn succeed(command: &mut Command) -> Result<()> {
+pub(crate) fn succeed(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("run {}", shown(command)))?;
     ensure!(status.success(), "{} failed: {status}", shown(command));
     Ok(())
@@ -265,7 +265,7 @@ fn has_library_sources(sysroot: &Path) -> bool {
 }
 
 /// `$XDG_CACHE_HOME/decklog`, or `~/.cache/decklog`.
-fn cache() -> Result<PathBuf> {
+pub(crate) fn cache() -> Result<PathBuf> {
     let base = match env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()) {
         Some(path) => PathBuf::from(path),
         None => {

@@ -1,9 +1,10 @@
-//! The verbs of development: `cargo xtask test | demo | bench | images | build-ebpf | check`.
+//! The verbs of development: `cargo xtask test | demo | bench | images | build-ebpf | fuzz | check`.
 //!
 //! A verb prints each step before it runs and ends at the first that fails. It runs the same cargo and
-//! the same target directory as the caller, and installs nothing but what `build-ebpf` says it installs.
+//! the same target directory as the caller, and installs nothing but what `build-ebpf` and `fuzz` say they install.
 
 mod build_ebpf;
+mod fuzz;
 
 use std::env;
 use std::process::{Command, ExitCode};
@@ -50,6 +51,14 @@ enum Verb {
     },
     /// Builds the images of the pods that `test` runs; it does so itself where they are missing.
     Images,
+    /// Runs the fuzz targets of the codecs, each for a while; needs a nightly toolchain.
+    Fuzz {
+        /// Seconds for each target.
+        #[arg(long, default_value_t = 300)]
+        seconds: u64,
+        /// Only these; all when none is named.
+        targets: Vec<String>,
+    },
     /// Formatting, lints, licences and documentation: what must hold before `test` is worth running.
     Check,
 }
@@ -80,6 +89,7 @@ fn run(verb: Verb) -> Result<()> {
         }
         Verb::BuildEbpf { optional } => build_ebpf::run(optional),
         Verb::Images => step("images", cargo(&["run", "--quiet", "--bin", "images"])),
+        Verb::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
         Verb::Check => check(),
     }
 }

@@ -1,7 +1,8 @@
 //! The images of the rig's pods, made by hand: no registry is ever asked.
 //!
 //! `pause` holds a pod's namespaces; `box` is a static busybox with all of its applets: a shell, cat, tar
-//! (which `kubectl cp` needs), nc, stty and the like. Both in one `docker save` archive, in the cache.
+//! (which `kubectl cp` needs), nc, stty and the like, and a server that echoes (`echod`). Both in one
+//! `docker save` archive, in the cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,7 +49,8 @@ impl Images {
             "{} is dynamically linked; install busybox-static",
             busybox.display()
         );
-        let key = cache::digest(&[PAUSE_SOURCE.as_bytes(), &busybox_bytes, LAYOUT]);
+        let sources = [PAUSE_SOURCE.as_bytes(), ECHO_SOURCE.as_bytes()];
+        let key = cache::digest(&[sources[0], sources[1], &busybox_bytes, LAYOUT]);
         let directory = cache::directory()?.join("images").join(key);
         let images = Self { archive: directory.join("images.tar"), pause: directory.join("pause") };
         if images.archive.exists() {
@@ -56,8 +58,10 @@ impl Images {
         }
         let _lock = cache::lock("images")?;
         fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
-        compile_pause(&directory, &images.pause)?;
-        let archive = archive(&fs::read(&images.pause)?, &busybox_bytes, &applets(&busybox)?)?;
+        compile(&directory, "pause", PAUSE_SOURCE)?;
+        let echo = fs::read(compile(&directory, "echod", ECHO_SOURCE)?)?;
+        let pause = fs::read(&images.pause)?;
+        let archive = archive(&pause, &busybox_bytes, &echo, &applets(&busybox)?)?;
         let part = directory.join("part");
         fs::write(&part, archive).context("write the images")?;
         // The name appears only when the file is whole.
@@ -66,14 +70,14 @@ impl Images {
     }
 }
 
-fn compile_pause(directory: &Path, output: &Path) -> Result<()> {
-    let source = directory.join("pause.c");
-    fs::write(&source, PAUSE_SOURCE).context("write pause.c")?;
+fn compile(directory: &Path, name: &str, text: &str) -> Result<PathBuf> {
+    let (source, output) = (directory.join(format!("{name}.c")), directory.join(name));
+    fs::write(&source, text).with_context(|| format!("write {}", source.display()))?;
     let mut command = Command::new("gcc");
-    command.args(["-static", "-Os", "-s", "-Wall", "-Werror", "-o"]).arg(output).arg(&source);
+    command.args(["-static", "-Os", "-s", "-Wall", "-Werror", "-o"]).arg(&output).arg(&source);
     let compiled = process::run_blocking(command, COMMAND_LIMIT)?;
-    ensure!(compiled.success(), "compile pause.c: {}", compiled.stderr);
-    Ok(())
+    ensure!(compiled.success(), "compile {name}.c: {}", compiled.stderr);
+    Ok(output)
 }
 
 fn applets(busybox: &Path) -> Result<Vec<String>> {
@@ -84,7 +88,7 @@ fn applets(busybox: &Path) -> Result<Vec<String>> {
     Ok(listed.stdout.lines().map(str::to_owned).filter(|applet| applet != "busybox").collect())
 }
 
-fn archive(pause: &[u8], busybox: &[u8], applets: &[String]) -> Result<Vec<u8>> {
+fn archive(pause: &[u8], busybox: &[u8], echo: &[u8], applets: &[String]) -> Result<Vec<u8>> {
     let mut layer = Layer::new();
     layer.file("pause", pause, 0o755)?;
     let pause = layer.finish()?;
@@ -93,6 +97,7 @@ fn archive(pause: &[u8], busybox: &[u8], applets: &[String]) -> Result<Vec<u8>> 
         layer.directory(directory, mode)?;
     }
     layer.file("bin/busybox", busybox, 0o755)?;
+    layer.file("bin/echod", echo, 0o755)?;
     layer.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n", 0o644)?;
     layer.file("etc/group", b"root:x:0:\n", 0o644)?;
     for applet in applets {
@@ -191,10 +196,11 @@ fn has_interpreter(elf: &[u8]) -> bool {
 }
 
 const PAUSE_SOURCE: &str = include_str!("../../rig/pause.c");
+const ECHO_SOURCE: &str = include_str!("../../rig/echo.c");
 /// Without it gcc cannot link a static program.
 const C_LIBRARY: &str = "/usr/include/stdlib.h";
-/// To be changed with what is in the archive besides the two programs.
-const LAYOUT: &[u8] = b"1";
+/// To be changed with what is in the archive besides the programs.
+const LAYOUT: &[u8] = b"2";
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -204,8 +210,8 @@ mod tests {
     #[test]
     fn an_archive_names_its_layers_by_their_content() {
         let applets = ["sh".to_owned(), "cat".to_owned()];
-        let bytes = archive(b"pause", b"busybox", &applets).unwrap();
-        assert_eq!(bytes, archive(b"pause", b"busybox", &applets).unwrap());
+        let bytes = archive(b"pause", b"busybox", b"echo", &applets).unwrap();
+        assert_eq!(bytes, archive(b"pause", b"busybox", b"echo", &applets).unwrap());
 
         let mut files = std::collections::BTreeMap::new();
         for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {

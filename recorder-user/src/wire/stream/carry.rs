@@ -1,8 +1,17 @@
 //! Payloads of the base64 forms, which come in pieces that cut quads of characters.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::{
+    Engine as _, alphabet,
+    engine::{GeneralPurpose, GeneralPurposeConfig},
+};
 
 use super::event::Payload;
+
+/// As Go's `StdEncoding`, which the servers use: padding is a must, and the bits under it may be anything.
+pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
 
 /// A message is not base64. The server drops such a message whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +27,18 @@ pub struct NotBase64;
 pub struct Base64Carry {
     quad: [u8; 4],
     quad_bytes: usize,
+    message: Message,
+}
+
+/// What may follow in a message.
+#[derive(Clone, Copy, Debug, Default)]
+enum Message {
+    #[default]
+    Open,
+    /// Nothing, after padding.
+    Padded,
+    /// It is not base64.
+    Bad,
 }
 
 impl Base64Carry {
@@ -31,19 +52,23 @@ impl Base64Carry {
     /// characters left over from an earlier one are dropped.
     ///
     /// # Errors
-    /// When the piece is not base64; what comes before is appended.
+    /// When the message is not base64, also for all of its further pieces; the quads before are appended.
     pub fn push(&mut self, piece: &Payload<'_>, plain: &mut Vec<u8>) -> Result<(), NotBase64> {
         if piece.opens {
-            self.quad_bytes = 0;
+            *self = Self::new();
         }
         let text = piece.unmasked();
         // The decoder on the other side passes over line ends.
-        if text.iter().any(|byte| is_line_end(*byte)) {
+        let decoded = if text.iter().any(|byte| is_line_end(*byte)) {
             let text: Vec<u8> = text.iter().copied().filter(|byte| !is_line_end(*byte)).collect();
             self.decode(&text, plain)
         } else {
             self.decode(&text, plain)
+        };
+        if decoded.is_err() {
+            self.message = Message::Bad;
         }
+        decoded
     }
 
     fn decode(&mut self, mut text: &[u8], plain: &mut Vec<u8>) -> Result<(), NotBase64> {
@@ -57,13 +82,36 @@ impl Base64Carry {
                 return Ok(());
             }
             self.quad_bytes = 0;
-            STANDARD.decode_vec(self.quad, plain).map_err(|_| NotBase64)?;
+            let quad = self.quad;
+            self.decode_quads(&quad, plain)?;
         }
         let (whole, rest) = text.split_at(text.len() - text.len() % 4);
-        STANDARD.decode_vec(whole, plain).map_err(|_| NotBase64)?;
+        self.decode_quads(whole, plain)?;
         self.quad[..rest.len()].copy_from_slice(rest);
         self.quad_bytes = rest.len();
         Ok(())
+    }
+
+    fn decode_quads(&mut self, quads: &[u8], plain: &mut Vec<u8>) -> Result<(), NotBase64> {
+        if quads.is_empty() {
+            return Ok(());
+        }
+        if !matches!(self.message, Message::Open) {
+            return Err(NotBase64);
+        }
+        let before = plain.len();
+        if BASE64.decode_vec(quads, plain).is_ok() {
+            if quads.ends_with(b"=") {
+                self.message = Message::Padded;
+            }
+            return Ok(());
+        }
+        plain.truncate(before);
+        if quads.len() == self.quad.len() {
+            return Err(NotBase64);
+        }
+        // Up to the quad that is wrong, as if each had come alone.
+        quads.chunks(self.quad.len()).try_for_each(|quad| self.decode_quads(quad, plain))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Numbered channels in WebSocket messages: the first byte of a message is the channel.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::Engine as _;
 
 use super::{
+    carry::BASE64,
     command::Command,
     event::{Channel, Event, EventKind, PortStream, Side},
     span::{Fault, Span},
@@ -251,6 +252,11 @@ impl Channels {
 }
 
 impl PortChannel {
+    /// Whether the server stands inside of the port's number, so that nothing of ours can follow.
+    pub(super) fn is_half_announced(&self) -> bool {
+        !self.open && self.announced_bytes > 0
+    }
+
     /// Cuts the port's number off the channel's first bytes. Whether it is whole.
     fn announce(&mut self, span: &mut Span<'_>, base64: bool) -> Result<bool, &'static str> {
         // Two bytes are four characters of base64, of which the last is padding.
@@ -262,7 +268,7 @@ impl PortChannel {
         let [first, second, ..] = self.announced;
         let mut port = [first, second];
         if base64 {
-            let decoded = STANDARD.decode_slice(self.announced, &mut port);
+            let decoded = BASE64.decode_slice(self.announced, &mut port);
             if decoded != Ok(port.len()) {
                 return Err("a channel does not begin with its port");
             }

@@ -32,8 +32,9 @@ impl Decoder {
     /// channel, then GOAWAY or a close frame. `status_json` is a `Status` for clients that read one
     /// (commands from version 4 on), `message` is for the others.
     ///
-    /// kubectl prints the reason of a command; of a port-forward it prints it for each connection that is
-    /// open, and `lost connection to pod` in any case.
+    /// kubectl prints the reason of a command, once it has all its streams (over SPDY it opens them one after
+    /// the other); of a port-forward it prints it for each connection that is open, and `lost connection to
+    /// pod` in any case.
     ///
     /// None where nothing can be said: the server is not at a boundary, has ended the connection, or
     /// frames are not understood.
@@ -142,6 +143,7 @@ fn channels_closing(channels: &Channels, command: &[u8], message: &str) -> Vec<u
         push_channel(&mut bytes, ERROR_CHANNEL, command, base64);
     }
     let errors = channels.ports().iter().enumerate().skip(1).step_by(2);
+    let errors = errors.filter(|(_, port)| !port.is_half_announced());
     for (number, port) in errors.take(TOLD_CONNECTIONS_MAX) {
         // Channel numbers are a byte, and ports are bounded so that theirs are.
         let number = number as u8;

@@ -147,6 +147,19 @@ fn connections_over_channels() {
     assert_eq!(closed(&agreement, talk), expected);
 }
 
+/// Found by the fuzz target `portforward`: a message that ends inside of the port's number.
+#[test]
+fn a_channel_whose_port_is_half_said_is_not_told() {
+    let talk = vec![(Server, message(None, 1, &[80]))];
+    let agreement = port_forward("websocket", "v4.channel.k8s.io", &[80, 81]);
+    let expected = [
+        Seen::Opened(Server, Channel::PortError(port(1, 81))),
+        told(Channel::PortError(port(1, 81)), "token expired"),
+        Seen::Ended(Server, 1000),
+    ];
+    assert_eq!(closed(&agreement, talk), expected);
+}
+
 #[test]
 fn nothing_is_said_inside_a_frame_or_after_the_end() {
     let spdy = command("SPDY/3.1", "v4.channel.k8s.io");

@@ -48,9 +48,7 @@ const CONNECTIONS: usize = 50;
 
 pub(super) async fn many_connections(scene: Rc<Scene>) -> Result<()> {
     let visit = Visit::start(&scene, "forward", &Options::default()).await?;
-    // Each connection gets back what it sends.
-    let script = ["nc", "-ll", "-p", "7000", "-e", "cat"];
-    let manifest = rig::node::pods::manifest("echo", &script);
+    let manifest = rig::node::pods::manifest("echo", &["echod"]);
     let pod = rig::node::pods::Pod::run(&visit.cluster.plane, &visit.namespace, &manifest).await?;
     for kubectl in &scene.world.versions.found {
         let forward = Forward::start(&visit, kubectl).await?;

@@ -43,6 +43,8 @@ struct Seen {
     /// The client said that it is done.
     client_ended: bool,
     undecodable: Option<&'static str>,
+    /// The API server may read something else than what is decoded here.
+    doubtful: bool,
     /// When data last flowed: pings and window updates do not count.
     active: Instant,
     /// In the bytes taken last: the command's end.
@@ -60,6 +62,7 @@ impl Seen {
                 self.ends = true;
             }
             EventKind::Ended { .. } if event.side == Side::Client => self.client_ended = true,
+            EventKind::Doubtful { .. } => self.doubtful = true,
             EventKind::Undecodable { reason, .. } => {
                 self.undecodable.get_or_insert(reason);
                 self.active = Instant::now();
@@ -84,6 +87,7 @@ impl Book {
             status: None,
             client_ended: false,
             undecodable: None,
+            doubtful: false,
             active: Instant::now(),
             ends: false,
         };
@@ -121,7 +125,7 @@ impl Book {
             }
         }
         drop(shared);
-        if self.refuse_undecodable && self.seen.undecodable.is_some() {
+        if self.refuse_undecodable && (self.seen.doubtful || self.seen.undecodable.is_some()) {
             self.exchange.put_pending(records);
             return Err(Broken::Undecodable);
         }

@@ -214,6 +214,8 @@ fn a_session_is_followed_to_its_end() {
         time: START,
         state: SessionState::Ended,
         ended: Some(START),
+        by: None,
+        why: None,
     })]);
     let lines = following.finish();
     assert_eq!(lines.last().map(String::as_str), Some("session ended"));

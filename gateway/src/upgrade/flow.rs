@@ -81,6 +81,14 @@ impl Flow {
         !self.pending.is_empty()
     }
 
+    /// The receiver takes no more: what the sender still sends goes nowhere.
+    pub(super) fn give_up(&mut self) {
+        self.pending = Bytes::new();
+        self.append = None;
+        self.failed = None;
+        self.state = State::Done;
+    }
+
     /// Takes bytes that were read.
     pub(super) fn take(&mut self, bytes: Bytes, book: &mut Book) -> Result<(), Broken> {
         let waits = book.take(self.from, &bytes)?;

@@ -240,7 +240,7 @@ impl Exchange {
         }
         let (effect, mut objects, object_count) = match self.progress {
             Progress::Kept => (Effect::Nothing, Vec::new(), 0),
-            Progress::Forwarded if attribute::may_change(&self.info, false) => {
+            Progress::Forwarded if attribute::may_change(&self.info, self.upgraded) => {
                 (Effect::Unknown, Vec::new(), 0)
             }
             Progress::Forwarded => (Effect::Nothing, Vec::new(), 0),

@@ -43,6 +43,8 @@ struct Seen {
     /// The client said that it is done.
     client_ended: bool,
     undecodable: Option<&'static str>,
+    /// The two ends may read some of it in different ways.
+    doubtful: bool,
     /// When data last flowed: pings and window updates do not count.
     active: Instant,
     /// In the bytes taken last: the command's end.
@@ -64,6 +66,7 @@ impl Seen {
                 self.undecodable.get_or_insert(reason);
                 self.active = Instant::now();
             }
+            EventKind::Doubtful { .. } => self.doubtful = true,
             _ => {}
         }
     }
@@ -84,6 +87,7 @@ impl Book {
             status: None,
             client_ended: false,
             undecodable: None,
+            doubtful: false,
             active: Instant::now(),
             ends: false,
         };
@@ -121,7 +125,8 @@ impl Book {
             }
         }
         drop(shared);
-        if self.refuse_undecodable && self.seen.undecodable.is_some() {
+        // A command could be hidden where a server reads other frames than the decoder.
+        if self.refuse_undecodable && (self.seen.undecodable.is_some() || self.seen.doubtful) {
             self.exchange.put_pending(records);
             return Err(Broken::Undecodable);
         }

@@ -134,7 +134,7 @@ impl Exchange {
         self.recorded
     }
 
-    /// Whether it is a watch or a followed log.
+    /// Whether it is a watch, a followed log or an upgraded connection.
     #[must_use]
     pub const fn is_live(&self) -> bool {
         self.live

@@ -267,16 +267,16 @@ where
         let (code, reason, message) = tap::told(ending);
         let status = refuse::status_json(code, reason, message);
         let Some(frames) = book.closing(status.as_bytes(), message) else { return };
-        if self.client.write_all(&frames).await.is_ok() && self.client.shutdown().await.is_ok() {
-            // Closing with unread bytes would reset the connection under the message.
-            let mut unread = [0; 1024];
-            while self.client.read(&mut unread).await.is_ok_and(|bytes| bytes > 0) {}
-        }
+        // Whether it still hears it changes nothing.
+        drop(self.client.write_all(&frames).await);
     }
 
     async fn close(&mut self) {
         let (client, upstream) = (self.client.shutdown(), self.upstream.shutdown());
         // Whether they still hear it changes nothing.
         drop(tokio::join!(client, upstream));
+        // Closing with unread bytes would reset the connection under what the client was told last.
+        let mut unread = [0; 1024];
+        while self.client.read(&mut unread).await.is_ok_and(|bytes| bytes > 0) {}
     }
 }

@@ -84,7 +84,6 @@ impl Flow {
     /// The receiver takes no more: what the sender still sends goes nowhere.
     pub(super) fn give_up(&mut self) {
         self.pending = Bytes::new();
-        self.append = None;
         self.failed = None;
         self.state = State::Done;
     }
@@ -153,6 +152,11 @@ impl Flow {
                 State::Done => return Poll::Ready(Ok(())),
             }
         }
+    }
+
+    /// Waits until the record of what was taken last is queued: at most for as long as patience lasts.
+    pub(super) async fn recorded(&mut self) -> Result<(), Broken> {
+        std::future::poll_fn(|cx| self.poll_recorded(cx)).await
     }
 
     /// Waits until the record of the pending bytes is queued, or written where that was asked.

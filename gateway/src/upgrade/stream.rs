@@ -251,6 +251,12 @@ where
         }
         // Whoever is still there sees an orderly end.
         drop(timeout(FAREWELL_TIMEOUT, self.close()).await);
+        // The outcome counts and hashes what was read, so all of that must be on record before it.
+        for flow in [&mut self.up, &mut self.down] {
+            if flow.recorded().await.is_err() {
+                return Ending::RecorderFailed;
+            }
+        }
         ending
     }
 

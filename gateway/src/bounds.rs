@@ -56,8 +56,9 @@ pub const REPLAY_BYTES_MAX: usize = 256 * 1024;
 
 /// Upgraded connections at once. A request for a further one is answered 429.
 pub const UPGRADES_MAX: usize = 8_192;
-/// Upgraded connections of one session, so that one agent cannot take all places. Further ones get 429.
-pub const UPGRADES_PER_SESSION_MAX: usize = 512;
+/// Upgraded connections of one principal, who chooses the tasks and so how many sessions it has: it cannot
+/// take all places. Further ones get 429.
+pub const UPGRADES_PER_PRINCIPAL_MAX: usize = 512;
 /// Time for the API server to answer an upgrade: it waits for the kubelet, and that for the container.
 pub const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of an upgraded connection that are read, recorded and passed on at once.

@@ -8,7 +8,10 @@ use http::{Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use recorder_user::{
-    model::{Command, ExchangeId, ExchangeOpened, Level, Record, RequestInfo, Timestamp, Timing},
+    model::{
+        Command, ExchangeId, ExchangeOpened, Level, Record, RequestInfo, StreamKind, Timestamp,
+        Timing, Undecodable,
+    },
     redact,
     store::Need,
 };
@@ -151,7 +154,10 @@ async fn authorized(
     draft.timing.authorize = micros(since.elapsed());
     permitted?;
     let offer = match offer(request, &info, long_target.is_some())? {
-        Some(offer) => Some((offer, gateway.upgrades.place(session.streams())?)),
+        Some(offer) => {
+            decodable(&offer, draft)?;
+            Some((offer, gateway.upgrades.place(session.streams())?))
+        }
         None => None,
     };
     let target = match query {
@@ -178,6 +184,18 @@ fn offer(
         return Err(Refused::new("attribute", 414, "RequestURITooLong", message));
     }
     Ok(None)
+}
+
+/// What is spoken behind a proxy cannot be decoded; policy may want only what can.
+fn decodable(offer: &Offer, draft: &Draft) -> Result<(), Refused> {
+    let verdict = draft.opened.verdict.as_ref();
+    let undecodable = verdict.map(|verdict| verdict.obligations.undecodable);
+    let opaque = matches!(offer.kind(), StreamKind::Proxy | StreamKind::Other);
+    if opaque && undecodable == Some(Undecodable::Refuse) {
+        let message = "policy permits only streams that can be decoded, and this is none";
+        return Err(Refused::new("authorize", 403, "Forbidden", message));
+    }
+    Ok(())
 }
 
 async fn carry(

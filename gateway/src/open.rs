@@ -157,7 +157,8 @@ pub async fn open(
         Err(error) => {
             tracing::error!(exchange = %id, %error, "intent not recorded");
             let reads = matches!(info.verb.as_str(), "get" | "list" | "watch");
-            if !(obligations.unrecorded && reads && info.resource != "secrets" && !has_body) {
+            let reads = reads && !has_body && !upgraded;
+            if !(obligations.unrecorded && reads && info.resource != "secrets") {
                 return Err(Refused::recorder_failed());
             }
             false

@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    bounds::{SESSIONS_MAX, SESSIONS_PER_PRINCIPAL_MAX, UPGRADES_PER_SESSION_MAX},
+    bounds::{SESSIONS_MAX, SESSIONS_PER_PRINCIPAL_MAX, UPGRADES_PER_PRINCIPAL_MAX},
     refuse::Refused,
 };
 
@@ -37,7 +37,7 @@ pub struct Session {
     /// The store's failures when the session was last put on record; none before. What was only queued
     /// may be lost with a failure, so after one it is put on record again.
     announced: Mutex<Option<u64>>,
-    /// Places for upgraded connections.
+    /// Places for upgraded connections, shared by all sessions of the principal.
     streams: Arc<Semaphore>,
 }
 
@@ -48,7 +48,7 @@ impl Session {
         self.id
     }
 
-    /// Places for its upgraded connections.
+    /// Places for upgraded connections, which it shares with the other sessions of its principal.
     #[must_use]
     pub const fn streams(&self) -> &Arc<Semaphore> {
         &self.streams
@@ -151,7 +151,10 @@ impl Sessions {
     /// Goes on with the sessions that an orderly stop left open.
     #[must_use]
     pub fn resume(views: Vec<SessionView>, idle: Duration, recorder: Recorder) -> Self {
+        let mut places = HashMap::new();
         let open = views.into_iter().map(|view| {
+            let principal = (view.principal.issuer.clone(), view.principal.subject.clone());
+            let streams = places.entry(principal).or_insert_with(stream_places);
             let session = Session {
                 id: view.session,
                 key: view.key(),
@@ -168,7 +171,7 @@ impl Sessions {
                 incomplete: Mutex::new(view.reason),
                 killed: AtomicBool::new(false),
                 announced: Mutex::new(Some(recorder.epoch())),
-                streams: Arc::new(Semaphore::new(UPGRADES_PER_SESSION_MAX)),
+                streams: Arc::clone(streams),
             };
             (session.key.clone(), Arc::new(session))
         });
@@ -216,6 +219,8 @@ impl Sessions {
         {
             return Err(TooManySessions);
         }
+        let other = open.iter().find(|(other, _)| of_principal(other));
+        let streams = other.map_or_else(stream_places, |(_, session)| Arc::clone(&session.streams));
         let session = Arc::new(Session {
             id: SessionId::new(),
             key: key.clone(),
@@ -226,7 +231,7 @@ impl Sessions {
             incomplete: Mutex::new(None),
             killed: AtomicBool::new(false),
             announced: Mutex::new(None),
-            streams: Arc::new(Semaphore::new(UPGRADES_PER_SESSION_MAX)),
+            streams,
         });
         open.insert(key, Arc::clone(&session));
         tracing::info!(session = %session.id, username = principal.username, cluster, task, "session opened");
@@ -352,6 +357,10 @@ impl Sessions {
 fn changed(session: &Session, state: SessionState, ended: Option<Timestamp>) -> SessionChanged {
     let time = Timestamp::now();
     SessionChanged { session: session.id, time, state, ended, by: None, why: None }
+}
+
+fn stream_places() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(UPGRADES_PER_PRINCIPAL_MAX))
 }
 
 /// Plain values behind a lock stay usable after a panic elsewhere.

@@ -134,7 +134,7 @@ impl Exchange {
         self.recorded
     }
 
-    /// Whether it is a watch or a followed log.
+    /// Whether it is a watch, a followed log or an upgraded connection.
     #[must_use]
     pub const fn is_live(&self) -> bool {
         self.live
@@ -240,7 +240,7 @@ impl Exchange {
         }
         let (effect, mut objects, object_count) = match self.progress {
             Progress::Kept => (Effect::Nothing, Vec::new(), 0),
-            Progress::Forwarded if attribute::may_change(&self.info, false) => {
+            Progress::Forwarded if attribute::may_change(&self.info, self.upgraded) => {
                 (Effect::Unknown, Vec::new(), 0)
             }
             Progress::Forwarded => (Effect::Nothing, Vec::new(), 0),

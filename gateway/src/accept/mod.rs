@@ -92,7 +92,12 @@ async fn connection(
     let result = if http2 {
         serve_http2(&gateway, connection, TokioIo::new(plaintext)).await
     } else {
-        match tokio::time::timeout(HEAD_TIMEOUT, long_target::take(plaintext)).await {
+        let taken = tokio::select! {
+            // cancel-safe: a connection without a request is closed.
+            () = gateway.stop.cancelled() => return,
+            taken = tokio::time::timeout(HEAD_TIMEOUT, long_target::take(plaintext)) => taken,
+        };
+        match taken {
             Ok(Ok((stream, target))) => {
                 connection.begins_with(target);
                 serve_http1(&gateway, connection, TokioIo::new(stream)).await

@@ -21,12 +21,12 @@ pub fn effective_verb(info: &RequestInfo, upgraded: bool) -> &str {
 }
 
 /// Whether a request can change the cluster: its intent must be durable before it is forwarded. What lies
-/// behind a proxy is unknown, so that counts always.
+/// behind a proxy or comes after an upgrade is unknown, so that counts always.
 #[must_use]
 pub fn may_change(info: &RequestInfo, upgraded: bool) -> bool {
     let reads =
         matches!(effective_verb(info, upgraded), "get" | "list" | "watch" | "head" | "options");
-    !reads || info.subresource == "proxy"
+    !reads || upgraded || info.subresource == "proxy"
 }
 
 /// Whether the client asks to leave HTTP. Wider than any server's own test, so that nothing is an upgrade
@@ -79,7 +79,8 @@ mod tests {
             ("GET", "/proxy/x", true, "create", true),
             ("GET", "/proxy/x", false, "get", true),
             ("GET", "/log", false, "get", false),
-            ("GET", "", true, "get", false),
+            ("GET", "", true, "get", true),
+            ("GET", "", false, "get", false),
             ("DELETE", "", false, "delete", true),
             ("OPTIONS", "", false, "", true),
         ] {

@@ -141,6 +141,18 @@ impl ResponseTap {
     }
 }
 
+impl Drop for ResponseTap {
+    fn drop(&mut self) {
+        // A frame that waited for room goes unrecorded with the future that held it, and was never passed on:
+        // the outcome, which counts it, must not promise that it is on record.
+        if matches!(self.state, State::Waiting(..))
+            && let Some(exchange) = self.exchange.take()
+        {
+            drop(exchange.settle(Ending::RecorderFailed));
+        }
+    }
+}
+
 impl http_body::Body for ResponseTap {
     type Data = Bytes;
     type Error = BodyError;

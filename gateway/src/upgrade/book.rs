@@ -43,7 +43,7 @@ struct Seen {
     /// The client said that it is done.
     client_ended: bool,
     undecodable: Option<&'static str>,
-    /// The API server may read something else than what is decoded here.
+    /// The two ends may read some of it in different ways.
     doubtful: bool,
     /// When data last flowed: pings and window updates do not count.
     active: Instant,
@@ -67,6 +67,7 @@ impl Seen {
                 self.undecodable.get_or_insert(reason);
                 self.active = Instant::now();
             }
+            EventKind::Doubtful { .. } => self.doubtful = true,
             _ => {}
         }
     }
@@ -125,7 +126,8 @@ impl Book {
             }
         }
         drop(shared);
-        if self.refuse_undecodable && (self.seen.doubtful || self.seen.undecodable.is_some()) {
+        // A command could be hidden where a server reads other frames than the decoder.
+        if self.refuse_undecodable && (self.seen.undecodable.is_some() || self.seen.doubtful) {
             self.exchange.put_pending(records);
             return Err(Broken::Undecodable);
         }

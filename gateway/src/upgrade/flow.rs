@@ -81,6 +81,13 @@ impl Flow {
         !self.pending.is_empty()
     }
 
+    /// The receiver takes no more: what the sender still sends goes nowhere.
+    pub(super) fn give_up(&mut self) {
+        self.pending = Bytes::new();
+        self.failed = None;
+        self.state = State::Done;
+    }
+
     /// Takes bytes that were read.
     pub(super) fn take(&mut self, bytes: Bytes, book: &mut Book) -> Result<(), Broken> {
         let waits = book.take(self.from, &bytes)?;
@@ -145,6 +152,11 @@ impl Flow {
                 State::Done => return Poll::Ready(Ok(())),
             }
         }
+    }
+
+    /// Waits until the record of what was taken last is queued: at most for as long as patience lasts.
+    pub(super) async fn recorded(&mut self) -> Result<(), Broken> {
+        std::future::poll_fn(|cx| self.poll_recorded(cx)).await
     }
 
     /// Waits until the record of the pending bytes is queued, or written where that was asked.

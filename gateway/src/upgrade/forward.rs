@@ -46,11 +46,11 @@ impl Upgrades {
         Self { room: Arc::new(Semaphore::new(UPGRADES_MAX)), limits }
     }
 
-    /// A place for one of `session`.
+    /// A place for one of a principal that has these.
     ///
     /// # Errors
     /// When all are taken.
-    pub fn place(&self, session: &Arc<Semaphore>) -> Result<Place, Refused> {
+    pub fn place(&self, principal: &Arc<Semaphore>) -> Result<Place, Refused> {
         let full = |_| {
             Refused::new(
                 "authorize",
@@ -59,15 +59,15 @@ impl Upgrades {
                 "too many exec, attach and port-forward streams are open: end some, or try later",
             )
         };
-        let of_session = Arc::clone(session).try_acquire_owned().map_err(full)?;
+        let of_principal = Arc::clone(principal).try_acquire_owned().map_err(full)?;
         let of_gateway = Arc::clone(&self.room).try_acquire_owned().map_err(full)?;
-        Ok(Place { _of_session: of_session, _of_gateway: of_gateway })
+        Ok(Place { _of_principal: of_principal, _of_gateway: of_gateway })
     }
 }
 
 /// One stream's place; dropping it gives it back.
 pub struct Place {
-    _of_session: OwnedSemaphorePermit,
+    _of_principal: OwnedSemaphorePermit,
     _of_gateway: OwnedSemaphorePermit,
 }
 

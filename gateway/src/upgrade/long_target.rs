@@ -119,7 +119,7 @@ pub struct Retargeted<S> {
 }
 
 impl<S> Retargeted<S> {
-    /// Puts `target`, if there is one, in the place of [`STAND_IN`].
+    /// Puts `target`, if there is one, in the place of a path that ends with [`STAND_IN`].
     pub fn new(stream: S, target: Option<String>) -> Self {
         Self { stream, target, out: BytesMut::new() }
     }
@@ -128,12 +128,20 @@ impl<S> Retargeted<S> {
 impl<S: AsyncWrite + Unpin> Retargeted<S> {
     /// Takes the first write whole, so that its line can be rewritten; hyper writes a head at once.
     fn rewrite(&mut self, buf: &[u8], target: &str) -> io::Result<usize> {
-        let place = format!(" {STAND_IN} ");
-        let at = buf.windows(place.len()).position(|window| window == place.as_bytes());
-        let at = at.ok_or_else(|| io::Error::other("the first write holds no request line"))?;
-        self.out.extend_from_slice(&buf[..=at]);
+        let mut words = buf.splitn(3, |byte| *byte == b' ');
+        let (Some(method), Some(path), Some(rest)) = (words.next(), words.next(), words.next())
+        else {
+            return Err(io::Error::other("the first write holds no request line"));
+        };
+        // The path of the server's URL may stand before it.
+        if !path.ends_with(STAND_IN.as_bytes()) {
+            return Err(io::Error::other("the first request is not the one with the long target"));
+        }
+        self.out.extend_from_slice(method);
+        self.out.extend_from_slice(b" ");
         self.out.extend_from_slice(target.as_bytes());
-        self.out.extend_from_slice(&buf[at + place.len() - 1..]);
+        self.out.extend_from_slice(b" ");
+        self.out.extend_from_slice(rest);
         Ok(buf.len())
     }
 
@@ -251,6 +259,25 @@ mod tests {
         written.expect("written");
         read.expect("read");
         assert_eq!(arrived, [sent.as_bytes(), b"more"].concat());
+    }
+
+    #[tokio::test]
+    async fn a_stand_in_may_be_behind_the_path_of_a_server() {
+        let (near, mut far) = tokio::io::duplex(1000);
+        let writing = async {
+            let mut stream = Retargeted::new(near, Some("/k8s/c-1/exec?command=x".to_owned()));
+            let head = format!("POST /k8s/c-1{STAND_IN} HTTP/1.1\r\nhost: a b\r\n\r\n");
+            stream.write_all(head.as_bytes()).await?;
+            stream.shutdown().await
+        };
+        let mut arrived = Vec::new();
+        let (written, read) = tokio::join!(writing, far.read_to_end(&mut arrived));
+        written.expect("written");
+        read.expect("read");
+        assert_eq!(arrived, b"POST /k8s/c-1/exec?command=x HTTP/1.1\r\nhost: a b\r\n\r\n");
+
+        let mut stream = Retargeted::new(tokio::io::sink(), Some("/x".to_owned()));
+        assert!(stream.write_all(b"GET /version HTTP/1.1\r\n\r\n").await.is_err());
     }
 
     #[tokio::test]

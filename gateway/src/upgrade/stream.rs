@@ -106,6 +106,8 @@ struct Pair<C, U> {
     begun: Instant,
     timer: Pin<Box<Sleep>>,
     first: Option<Side>,
+    /// The API server took no more while it may still have had something to say.
+    refused: bool,
     /// Which direction goes first this time: a busy one must not use up the turns of both.
     turn: bool,
 }
@@ -127,6 +129,7 @@ where
             begun,
             timer: Box::pin(tokio::time::sleep_until(begun)),
             first: None,
+            refused: false,
             turn: false,
         }
     }
@@ -165,6 +168,14 @@ where
                 // What the client still sends after the API server has ended goes nowhere.
                 Poll::Ready(Err(Broken::Lost(Side::Server, _))) if self.down.is_done() => {
                     return Poll::Ready(End::Both(Side::Server));
+                }
+                // A command may end before it has read all of its stdin: what the API server said before
+                // it closed, such as the exit code, is still to be read.
+                Poll::Ready(Err(Broken::Lost(Side::Server, error))) if up => {
+                    tracing::debug!(%error, "the API server takes no more of a stream");
+                    self.first.get_or_insert(Side::Server);
+                    self.refused = true;
+                    self.up.give_up();
                 }
                 Poll::Ready(Err(broken)) => return Poll::Ready(End::Broken(broken)),
                 Poll::Pending => {}
@@ -219,12 +230,13 @@ where
     /// The last words to both ends, and how it ended.
     async fn conclude(&mut self, end: End, book: &mut Book) -> Ending {
         let ending = match end {
-            End::Both(first) | End::HalfClosed(first) => book.ending(first, false),
+            End::Both(first) | End::HalfClosed(first) => book.ending(first, self.refused),
             End::Broken(Broken::Lost(side, error)) => {
                 tracing::debug!(?side, %error, "a stream's end was lost");
                 // Who ended in order before is who ended it.
-                self.first
-                    .map_or_else(|| book.ending(side, true), |first| book.ending(first, false))
+                let first = self.first.map(|first| (first, self.refused));
+                let (first, failed) = first.unwrap_or((side, true));
+                book.ending(first, failed)
             }
             End::Broken(Broken::Recorder(why)) => {
                 tracing::error!(why, "a stream is cut: it cannot be recorded");
@@ -239,6 +251,12 @@ where
         }
         // Whoever is still there sees an orderly end.
         drop(timeout(FAREWELL_TIMEOUT, self.close()).await);
+        // The outcome counts and hashes what was read, so all of that must be on record before it.
+        for flow in [&mut self.up, &mut self.down] {
+            if flow.recorded().await.is_err() {
+                return Ending::RecorderFailed;
+            }
+        }
         ending
     }
 
@@ -255,16 +273,16 @@ where
         let (code, reason, message) = tap::told(ending);
         let status = refuse::status_json(code, reason, message);
         let Some(frames) = book.closing(status.as_bytes(), message) else { return };
-        if self.client.write_all(&frames).await.is_ok() && self.client.shutdown().await.is_ok() {
-            // Closing with unread bytes would reset the connection under the message.
-            let mut unread = [0; 1024];
-            while self.client.read(&mut unread).await.is_ok_and(|bytes| bytes > 0) {}
-        }
+        // Whether it still hears it changes nothing.
+        drop(self.client.write_all(&frames).await);
     }
 
     async fn close(&mut self) {
         let (client, upstream) = (self.client.shutdown(), self.upstream.shutdown());
         // Whether they still hear it changes nothing.
         drop(tokio::join!(client, upstream));
+        // Closing with unread bytes would reset the connection under what the client was told last.
+        let mut unread = [0; 1024];
+        while self.client.read(&mut unread).await.is_ok_and(|bytes| bytes > 0) {}
     }
 }

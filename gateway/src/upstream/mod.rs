@@ -132,7 +132,7 @@ impl Upstream {
 
     /// Sends a request that asks for an upgrade over a connection of its own, and waits for the
     /// response's head. It is sent at most once. `long_target`, if there is one, goes in the place of
-    /// the URI's path and query, which must be
+    /// the URI's path and query, which must end with
     /// [`crate::upgrade::long_target::STAND_IN`].
     ///
     /// # Errors

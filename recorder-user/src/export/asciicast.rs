@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::{ExportError, LeftOut, Options, Selected};
 use crate::{
@@ -47,17 +47,42 @@ pub(super) fn write(
     Ok(left_out)
 }
 
-fn header(version: CastVersion, head: &StreamHead, (columns, rows): (u16, u16)) -> Value {
-    let mut header = match version {
-        CastVersion::V2 => json!({"version": 2, "width": columns, "height": rows}),
-        CastVersion::V3 => json!({"version": 3, "term": {"cols": columns, "rows": rows}}),
+/// The first line; its keys in this order.
+#[derive(Serialize)]
+struct Header {
+    version: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    width: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    height: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    term: Option<Term>,
+    timestamp: i64,
+    title: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Term {
+    cols: u16,
+    rows: u16,
+}
+
+fn header(version: CastVersion, head: &StreamHead, (columns, rows): (u16, u16)) -> Header {
+    let (number, (width, height), term) = match version {
+        CastVersion::V2 => (2, (Some(columns), Some(rows)), None),
+        CastVersion::V3 => (3, (None, None), Some(Term { cols: columns, rows })),
     };
-    header["timestamp"] = (head.started.as_micros() / 1_000_000).into();
-    header["title"] = head.title().into();
-    if let Some(command) = head.command_line() {
-        header["command"] = command.into();
+    Header {
+        version: number,
+        width,
+        height,
+        term,
+        timestamp: head.started.as_micros() / 1_000_000,
+        title: head.title(),
+        command: head.command_line(),
     }
-    header
 }
 
 /// What becomes of frames.
@@ -167,8 +192,8 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    fn header(&mut self, header: &Value) -> io::Result<()> {
-        writeln!(self.out, "{}", escape_json(&header.to_string()))
+    fn header(&mut self, header: &Header) -> io::Result<()> {
+        writeln!(self.out, "{}", escape_json(&serde_json::to_string(header)?))
     }
 
     /// Whole microseconds in both versions, so that intervals are exact and no remainder adds up.

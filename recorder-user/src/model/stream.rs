@@ -67,7 +67,7 @@ pub struct StreamRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamFacts {
-    /// `spdy` or `websocket`; empty for another protocol.
+    /// The `Upgrade` that both ends agreed on: `spdy/3.1`, `websocket`, or whatever is spoken behind a proxy.
     pub transport: String,
     /// The subprotocol that both ends agreed on; empty where none was named.
     pub protocol: String,

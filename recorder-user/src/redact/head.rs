@@ -139,7 +139,8 @@ fn kept(name: &HeaderName, value: &HeaderValue) -> String {
     match name.as_str() {
         // Who is acted for is the record's subject, whatever an extra key is called.
         name if name.starts_with("impersonate-") => text,
-        "sec-websocket-protocol" => protocols(&text),
+        // With `_` it is no subprotocol to us, but a token may be in it all the same.
+        "sec-websocket-protocol" | "sec_websocket_protocol" => protocols(&text),
         "location" | "content-location" | "referer" => redact_target(&text).into_owned(),
         name if is_secret_name(name) => REMOVED.to_owned(),
         _ => text,
@@ -204,6 +205,7 @@ mod tests {
                 "sec-websocket-protocol",
                 "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.s3cr3t",
             ),
+            ("sec_websocket_protocol", "base64url.bearer.authorization.k8s.io.s3cr3t"),
         ] {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }

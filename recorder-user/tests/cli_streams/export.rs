@@ -21,7 +21,7 @@ fn check(store: &TempDir, args: &[&str], expected: &str) {
 }
 
 const SHELL_V3: &str = "\
-{\"command\":\"sh\",\"term\":{\"cols\":20,\"rows\":4},\"timestamp\":1790000000,\"title\":\"exec shop/web-0, container app\",\"version\":3}
+{\"version\":3,\"term\":{\"cols\":20,\"rows\":4},\"timestamp\":1790000000,\"title\":\"exec shop/web-0, container app\",\"command\":\"sh\"}
 [0.020000, \"o\", \"$ \"]
 [0.490000, \"o\", \"ls\\r\\n\\u001b[1;34mbin\\u001b[0m  etc  tm\"]
 [0.010000, \"o\", \"ü\\r\\n$ \"]
@@ -34,7 +34,7 @@ const SHELL_V3: &str = "\
 ";
 
 const SHELL_V2_INPUT: &str = "\
-{\"command\":\"sh\",\"height\":4,\"timestamp\":1790000000,\"title\":\"exec shop/web-0, container app\",\"version\":2,\"width\":20}
+{\"version\":2,\"width\":20,\"height\":4,\"timestamp\":1790000000,\"title\":\"exec shop/web-0, container app\",\"command\":\"sh\"}
 [0.020000, \"o\", \"$ \"]
 [0.500000, \"i\", \"ls\\r\"]
 [0.510000, \"o\", \"ls\\r\\n\\u001b[1;34mbin\\u001b[0m  etc  tm\"]

@@ -20,8 +20,9 @@ pub const ROWS_MAX: u16 = 400;
 /// A logical line that is longer is cut, so that output without line ends does not pile up.
 const LINE_BYTES_MAX: usize = 64 << 10;
 
-/// Bytes are fed in pieces of this size, so that the lines of one piece are few.
-const PIECE_BYTES: usize = 16 << 10;
+/// Bytes are fed in pieces of this size, so that what one piece gives is little: five bytes can fill a screen
+/// and clear it into the lines (DECALN, RIS), and eight repeat a character 65,535 times (REP).
+const PIECE_BYTES: usize = 256;
 
 /// A terminal in memory.
 pub struct Emulator {

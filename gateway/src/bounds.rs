@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Client connections at once. Further ones wait in the kernel's accept queue.
+/// Client connections at once, those besides that were upgraded ([`UPGRADES_MAX`]). Further ones wait in the kernel's accept queue.
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// Time for a TLS handshake. A slower client is dropped.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -15,6 +15,9 @@ pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 pub const SHORT_TARGET_BYTES_MAX: usize = 60 * 1024;
 /// Bytes of a request target at all: Go's bound for a head. A connection that begins with more is closed.
 pub const TARGET_BYTES_MAX: usize = 1024 * 1024;
+/// Targets over [`SHORT_TARGET_BYTES_MAX`] that wait for the rest of their request, and for an identity. A
+/// connection that begins with a further one is closed.
+pub const LONG_TARGETS_MAX: usize = 64;
 /// Headers in an HTTP/1.1 head. More are answered 431 by hyper.
 pub const HEADERS_MAX: usize = 128;
 /// Concurrent streams of one client connection; the protocol makes the client wait.

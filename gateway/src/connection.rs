@@ -23,7 +23,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::bounds::CONNECTION_SESSIONS_MAX;
+use crate::{bounds::CONNECTION_SESSIONS_MAX, upgrade::long_target::LongTarget};
 
 /// Bytes of one direction. `started` and `finished` count system calls, so that a reader can tell
 /// whether one is under way, between the kernel's count and ours.
@@ -65,7 +65,7 @@ pub struct Connection {
     exchanges: AtomicU64,
     sessions: Mutex<Vec<SessionId>>,
     /// The target of the connection's first request, where that is too long for hyper.
-    long_target: Mutex<Option<String>>,
+    long_target: Mutex<Option<LongTarget>>,
     /// The last look, taken before the socket was closed: exchanges may outlive it by a moment.
     last: OnceLock<SocketEvidence>,
 }
@@ -94,13 +94,13 @@ impl Connection {
     }
 
     /// Notes the target that was taken out of the first request.
-    pub fn begins_with(&self, long_target: Option<String>) {
+    pub fn begins_with(&self, long_target: Option<LongTarget>) {
         *self.long_target.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = long_target;
     }
 
     /// The target of the first request, once; none for all others.
     #[must_use]
-    pub fn take_long_target(&self) -> Option<String> {
+    pub fn take_long_target(&self) -> Option<LongTarget> {
         self.long_target.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
     }
 

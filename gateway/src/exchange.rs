@@ -27,7 +27,7 @@ use crate::{
     refuse::Refused,
     sessions::{Session, SessionUse},
     tap::micros,
-    upgrade::{self, Offer, Place},
+    upgrade::{self, Offer, Place, long_target::LongTarget},
 };
 
 /// A request that passed the phases up to authorize.
@@ -105,7 +105,7 @@ impl Draft {
 async fn authorized(
     gateway: &Arc<Gateway>,
     request: &Request<Incoming>,
-    long_target: Option<String>,
+    long_target: Option<LongTarget>,
     draft: &mut Draft,
 ) -> Result<Authorized, Refused> {
     // identify
@@ -119,7 +119,7 @@ async fn authorized(
 
     // attribute
     let (path, query) = match &long_target {
-        Some(target) => attribute::long_target(request.method(), target),
+        Some(target) => attribute::long_target(request.method(), &target.text),
         None => attribute::target(request.method(), request.uri(), request.version()),
     }
     .map_err(|error| refused_path(&error))?;
@@ -135,7 +135,7 @@ async fn authorized(
     draft.session = Some(Arc::clone(session.session()));
     draft.opened.head = Some(redact::request_head(
         request.method(),
-        long_target.as_deref().unwrap_or_else(|| {
+        long_target.as_ref().map(|target| target.text.as_str()).unwrap_or_else(|| {
             request.uri().path_and_query().map_or(path, |target| target.as_str())
         }),
         request.version(),
@@ -243,7 +243,7 @@ async fn refuse(
     }
     if draft.opened.verdict.as_ref().is_some_and(|verdict| verdict.obligations.level == Level::None)
     {
-        draft.opened.head = None;
+        draft.opened.drop_content();
     }
     draft.opened.refusal = Some(refused.record());
     let record = Record::ExchangeOpened(Box::new(draft.opened));

@@ -15,6 +15,7 @@ use std::{
 use recorder_user::model::{
     Decision, Ending, ExchangeId, Principal, RequestInfo, SessionId, StreamRequest, Timestamp,
 };
+use recorder_user::store::Recorder;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -40,6 +41,8 @@ pub struct LiveStream {
     pub stream: Option<Arc<StreamRequest>>,
     /// Whether the client asked to leave HTTP.
     pub upgraded: bool,
+    /// Whether it is on record at all: else the store's failures are no reason to end it.
+    pub recorded: bool,
     /// When its request was received.
     pub since: Timestamp,
 }
@@ -97,6 +100,7 @@ pub struct LiveStreams {
     open: Mutex<HashMap<ExchangeId, Arc<Entry>>>,
     policies: Arc<PolicyStore>,
     identifier: Arc<Identifier>,
+    recorder: Recorder,
 }
 
 /// A stream's place among the live ones; it leaves when this is dropped.
@@ -141,8 +145,12 @@ impl Drop for LiveGuard {
 impl LiveStreams {
     /// None are open.
     #[must_use]
-    pub fn new(policies: Arc<PolicyStore>, identifier: Arc<Identifier>) -> Arc<Self> {
-        Arc::new(Self { open: Mutex::default(), policies, identifier })
+    pub fn new(
+        policies: Arc<PolicyStore>,
+        identifier: Arc<Identifier>,
+        recorder: Recorder,
+    ) -> Arc<Self> {
+        Arc::new(Self { open: Mutex::default(), policies, identifier, recorder })
     }
 
     /// A stream begins. Hold the guard as long as it lives, and end it when the guard says so: that may be at
@@ -170,12 +178,13 @@ impl LiveStreams {
         self.all().iter().for_each(|entry| show(&entry.stream));
     }
 
-    /// Judges all streams again when the policies change, and ends those whose token's key was withdrawn, until
-    /// `stop`. A set that looks at the clock is asked again every [`EXPIRY_CHECK`].
+    /// Judges all streams again when the policies change, and ends those whose token's key was withdrawn and,
+    /// when the store has failed, all that are on record: also those that are silent. Until `stop`. A set that looks at the clock is asked again every [`EXPIRY_CHECK`].
     pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
         let mut changes = self.policies.subscribe();
         let mut generations = self.identifier.generations();
         let mut judged = tokio::time::Instant::now();
+        let mut epoch = self.recorder.epoch();
         loop {
             let changed = tokio::select! {
                 // cancel-safe: all three only wait.
@@ -187,6 +196,11 @@ impl LiveStreams {
             if changed || (policies.tells_time() && judged.elapsed() >= EXPIRY_CHECK) {
                 judged = tokio::time::Instant::now();
                 self.visit(|entry| self.judge(entry, &policies)).await;
+            }
+            let failures = self.recorder.epoch();
+            if failures != epoch {
+                epoch = failures;
+                self.visit(Self::unrecordable).await;
             }
             let current = self.identifier.generations();
             if current != generations {
@@ -209,6 +223,13 @@ impl LiveStreams {
             let LiveStream { exchange, session, .. } = &entry.stream;
             let (session, policy_set) = (session.id(), policies.hash());
             tracing::info!(%exchange, %session, policy_set, "live stream is not permitted any more");
+        }
+    }
+
+    fn unrecordable(entry: &Entry) {
+        if entry.stream.recorded && entry.end(Ending::RecorderFailed) {
+            let LiveStream { exchange, session, .. } = &entry.stream;
+            tracing::error!(%exchange, session = %session.id(), "live stream cut: the store failed");
         }
     }
 

@@ -83,6 +83,7 @@ impl Opened {
             info: Arc::clone(&self.info),
             stream: self.stream.clone(),
             upgraded: self.upgraded,
+            recorded: self.exchange.recorded(),
             since: self.since,
         }
     }
@@ -117,8 +118,10 @@ pub async fn open(
     let obligations = verdict.map(|verdict| verdict.obligations.clone()).unwrap_or_default();
     let acting = draft.opened.acting_as.clone().unwrap_or_else(|| Arc::clone(&identity.principal));
     let head = draft.opened.head.clone().unwrap_or_default();
+    // Policy is asked again about all of it while the stream lives, whatever is kept.
+    let (stream, time) = (draft.opened.stream.clone().map(Arc::new), draft.opened.time);
     if obligations.level == Level::None {
-        draft.opened.head = None;
+        draft.opened.drop_content();
     }
     let observer = Observer::new(&info, &head);
 
@@ -131,7 +134,6 @@ pub async fn open(
         Recording::empty(id, Direction::Request, received)
     };
     let shared = Shared::new(recording, observer);
-    let (stream, time) = (draft.opened.stream.clone().map(Arc::new), draft.opened.time);
     let intent = Record::ExchangeOpened(Box::new(draft.opened));
     let (since, epoch) = (Instant::now(), gateway.recorder.epoch());
     let appended = if let Err(error) = gateway.sessions.announce(&session) {

@@ -155,7 +155,7 @@ async fn start(
     let sessions =
         Arc::new(Sessions::resume(recovered.open_sessions, config.sessions.idle, recorder.clone()));
     let policies = Arc::new(policies);
-    let live = LiveStreams::new(Arc::clone(&policies), Arc::clone(&identifier));
+    let live = LiveStreams::new(Arc::clone(&policies), Arc::clone(&identifier), recorder.clone());
     let gateway = Arc::new(Gateway {
         id: store.gateway_id().to_string(),
         clusters,

@@ -317,7 +317,7 @@ impl Drop for Exchange {
             let recorder_cut = lock(&self.shared).request_cut == Some(RequestCut::Recorder);
             let ending = match self.progress {
                 // A stream that was carried is settled by its task, unless that came to grief.
-                Progress::Answered if self.upgraded => Ending::GatewayStopped,
+                Progress::Answered if self.upgraded => Ending::RecorderFailed,
                 // Only the client can end a watch or a followed log: that is no loss.
                 Progress::Answered if self.live => Ending::Finished,
                 _ if recorder_cut => Ending::RecorderFailed,

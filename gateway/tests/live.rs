@@ -51,7 +51,11 @@ impl World {
         };
         let (store, _) = Store::open(options, Arc::new(Timestamp::now)).expect("a store");
         let sessions = Sessions::resume(Vec::new(), Duration::from_secs(60), store.recorder());
-        let live = LiveStreams::new(Arc::clone(&policies), Arc::clone(&running.identifier));
+        let live = LiveStreams::new(
+            Arc::clone(&policies),
+            Arc::clone(&running.identifier),
+            store.recorder(),
+        );
         Self { key, issuer, running, directory, policies, sessions, live, store }
     }
 
@@ -93,6 +97,7 @@ impl World {
             info: Arc::new(info),
             stream: Some(Arc::new(stream)),
             upgraded: true,
+            recorded: true,
             since: Timestamp::now(),
         })
     }

@@ -92,10 +92,11 @@ async fn connection(
     let result = if http2 {
         serve_http2(&gateway, connection, TokioIo::new(plaintext)).await
     } else {
+        let taking = long_target::take(plaintext, gateway.upgrades.long_targets());
         let taken = tokio::select! {
             // cancel-safe: a connection without a request is closed.
             () = gateway.stop.cancelled() => return,
-            taken = tokio::time::timeout(HEAD_TIMEOUT, long_target::take(plaintext)) => taken,
+            taken = tokio::time::timeout(HEAD_TIMEOUT, taking) => taken,
         };
         match taken {
             Ok(Ok((stream, target))) => {

@@ -207,6 +207,15 @@ impl RequestTap {
     }
 }
 
+impl Drop for RequestTap {
+    /// What waited for room when the client left was counted, and is not on record.
+    fn drop(&mut self) {
+        if matches!(self.state, State::Waiting(..)) {
+            lock(&self.shared).request_cut.get_or_insert(RequestCut::Recorder);
+        }
+    }
+}
+
 /// Queues without waiting where there is room; else gives the future that waits.
 pub fn queue(recorder: &Recorder, records: Vec<Record>) -> Option<Append> {
     if records.is_empty() {

@@ -62,7 +62,6 @@ impl Seen {
                 self.ends = true;
             }
             EventKind::Ended { .. } if event.side == Side::Client => self.client_ended = true,
-            EventKind::Doubtful { .. } => self.doubtful = true,
             EventKind::Undecodable { reason, .. } => {
                 self.undecodable.get_or_insert(reason);
                 self.active = Instant::now();
@@ -126,12 +125,17 @@ impl Book {
             }
         }
         drop(shared);
-        // A command could be hidden where a server reads other frames than the decoder.
-        if self.refuse_undecodable && (self.seen.undecodable.is_some() || self.seen.doubtful) {
+        if self.refuses() {
             self.exchange.put_pending(records);
             return Err(Broken::Undecodable);
         }
         Ok(self.queue(records))
+    }
+
+    /// Whether policy refuses the stream for what was seen of it: a command could be hidden where a server
+    /// reads other frames than the decoder.
+    pub(super) fn refuses(&self) -> bool {
+        self.refuse_undecodable && (self.seen.undecodable.is_some() || self.seen.doubtful)
     }
 
     /// Looks at bytes of one side; gives them as they may be stored.
@@ -190,10 +194,12 @@ impl Book {
             Side::Server => Ending::UpstreamLost,
         };
         match self.kind {
-            // Without a status nobody knows what became of the command. Before version 4 there is none.
+            // Without a status nobody knows what became of the command. Before version 4 there is none, and
+            // none is seen where frames are not understood.
             StreamKind::Exec | StreamKind::Attach => {
                 let told = self.seen.status.is_some();
-                let silent = !self.tells_status() && first == Side::Server && !failed;
+                let unseen = !self.tells_status() || self.seen.undecodable.is_some();
+                let silent = unseen && first == Side::Server && !failed;
                 if told || silent { Ending::Finished } else { lost }
             }
             // Only the client ends a port-forward.

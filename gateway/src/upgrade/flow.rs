@@ -39,6 +39,8 @@ pub(super) struct Flow {
     from: Side,
     /// Recorded, and not yet passed on.
     pending: Bytes,
+    /// The receiver stands between two frames, just before all of the pending bytes.
+    rests: bool,
     /// The recorder is behind; the pending bytes wait for it, and for as long as patience lasts.
     append: Option<(Append, Pin<Box<Sleep>>)>,
     unflushed: bool,
@@ -67,8 +69,15 @@ pub(super) enum Reach {
 impl Flow {
     /// Before its first byte.
     pub(super) fn new(from: Side) -> Self {
-        let (pending, unflushed) = (Bytes::new(), false);
-        Self { from, pending, append: None, unflushed, failed: None, state: State::Open }
+        Self {
+            from,
+            pending: Bytes::new(),
+            rests: true,
+            append: None,
+            unflushed: false,
+            failed: None,
+            state: State::Open,
+        }
     }
 
     /// Whether the sender has ended, and the receiver was told.
@@ -76,9 +85,14 @@ impl Flow {
         self.state == State::Done
     }
 
-    /// Whether bytes wait to be passed on.
-    pub(super) fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
+    /// Takes back bytes of which nothing was passed on, so that the receiver stands between two frames.
+    /// Says whether it does.
+    pub(super) fn take_back(&mut self) -> bool {
+        if self.pending.is_empty() || self.rests {
+            self.pending = Bytes::new();
+            return true;
+        }
+        false
     }
 
     /// The receiver takes no more: what the sender still sends goes nowhere.
@@ -90,6 +104,7 @@ impl Flow {
 
     /// Takes bytes that were read.
     pub(super) fn take(&mut self, bytes: Bytes, book: &mut Book) -> Result<(), Broken> {
+        self.rests = book.is_at_boundary(self.from);
         let waits = book.take(self.from, &bytes)?;
         self.append = waits.map(|append| (append, Box::pin(tokio::time::sleep(RECORDER_PATIENCE))));
         self.pending = bytes;
@@ -185,6 +200,7 @@ impl Flow {
                 0 => return Poll::Ready(Err(self.write_failed(io::ErrorKind::WriteZero.into()))),
                 written => self.pending.advance(written),
             }
+            self.rests = false;
             self.unflushed = true;
         }
         Poll::Ready(Ok(()))

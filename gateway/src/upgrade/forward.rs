@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     body::Body,
-    bounds::{SHORT_TARGET_BYTES_MAX, UPGRADES_MAX},
+    bounds::{LONG_TARGETS_MAX, SHORT_TARGET_BYTES_MAX, UPGRADES_MAX},
     connection::Connection,
     forward,
     gateway::Gateway,
@@ -36,6 +36,7 @@ use crate::{
 /// All upgraded connections of a gateway.
 pub struct Upgrades {
     room: Arc<Semaphore>,
+    long_targets: Arc<Semaphore>,
     limits: Limits,
 }
 
@@ -43,7 +44,17 @@ impl Upgrades {
     /// With these limits for each.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { room: Arc::new(Semaphore::new(UPGRADES_MAX)), limits }
+        Self {
+            room: Arc::new(Semaphore::new(UPGRADES_MAX)),
+            long_targets: Arc::new(Semaphore::new(LONG_TARGETS_MAX)),
+            limits,
+        }
+    }
+
+    /// Room for targets that are too long for hyper, before anybody is identified.
+    #[must_use]
+    pub const fn long_targets(&self) -> &Arc<Semaphore> {
+        &self.long_targets
     }
 
     /// A place for one of a principal that has these.

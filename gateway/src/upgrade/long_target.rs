@@ -6,11 +6,15 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 
 use crate::bounds::{SHORT_TARGET_BYTES_MAX, TARGET_BYTES_MAX};
 
@@ -23,14 +27,24 @@ pub struct Prefixed<S> {
     stream: S,
 }
 
+/// A target that is too long for hyper, and its place among those that wait for an identity.
+#[derive(Debug)]
+pub struct LongTarget {
+    /// Path and query.
+    pub text: String,
+    _place: OwnedSemaphorePermit,
+}
+
 /// Reads the first request line of a connection. Gives the stream as hyper shall read it, and the target
 /// if that is too long for hyper.
 ///
 /// # Errors
-/// When the stream fails, or the line is over [`TARGET_BYTES_MAX`] or has no target.
+/// When the stream fails, the line is over [`TARGET_BYTES_MAX`] or has no target, or there is no room.
 pub async fn take<S: AsyncRead + Unpin>(
     mut stream: S,
-) -> io::Result<(Prefixed<S>, Option<String>)> {
+    room: &Arc<Semaphore>,
+) -> io::Result<(Prefixed<S>, Option<LongTarget>)> {
+    let mut place = None;
     let mut head = BytesMut::new();
     let mut searched = 0;
     let end = loop {
@@ -39,22 +53,30 @@ pub async fn take<S: AsyncRead + Unpin>(
         }
         searched = head.len();
         if head.len() > TARGET_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the request line is too long"));
+            return Err(malformed("the request line is too long"));
+        }
+        if head.len() > SHORT_TARGET_BYTES_MAX && place.is_none() {
+            let taken = Arc::clone(room).try_acquire_owned();
+            place = Some(taken.map_err(|_| io::Error::other("too many long request lines"))?);
         }
         // What is no longer line than hyper takes is hyper's to judge; only then is it waited for.
         if stream.read_buf(&mut head).await? == 0 {
             break None;
         }
     };
-    let long = end.filter(|end| *end > SHORT_TARGET_BYTES_MAX);
-    let Some(end) = long else { return Ok((Prefixed { prefix: head.freeze(), stream }, None)) };
+    let long = end.filter(|end| *end > SHORT_TARGET_BYTES_MAX).zip(place);
+    let Some((end, place)) = long else {
+        return Ok((Prefixed { prefix: head.freeze(), stream }, None));
+    };
     let line = head.split_to(end);
-    let (target, short) = shorten(&line).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, "the request line is malformed")
-    })?;
+    let (text, short) = shorten(&line).ok_or_else(|| malformed("the request line is malformed"))?;
     let mut prefix = BytesMut::from(short.as_bytes());
     prefix.extend_from_slice(&head);
-    Ok((Prefixed { prefix: prefix.freeze(), stream }, Some(target)))
+    Ok((Prefixed { prefix: prefix.freeze(), stream }, Some(LongTarget { text, _place: place })))
+}
+
+fn malformed(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 /// The target of a request line, and the line with the stand-in.
@@ -214,6 +236,10 @@ mod tests {
     use super::*;
 
     async fn taken(sent: &[u8]) -> io::Result<(Vec<u8>, Option<String>)> {
+        taken_with(sent, 1).await
+    }
+
+    async fn taken_with(sent: &[u8], room: usize) -> io::Result<(Vec<u8>, Option<String>)> {
         // A small pipe, so that the line comes in many pieces.
         let (mut near, far) = tokio::io::duplex(4096);
         let sending = async {
@@ -222,7 +248,8 @@ mod tests {
             drop(near);
         };
         let reading = async {
-            let (mut stream, target) = take(far).await?;
+            let (mut stream, target) = take(far, &Arc::new(Semaphore::new(room))).await?;
+            let target = target.map(|target| target.text);
             let mut seen = Vec::new();
             stream.read_to_end(&mut seen).await?;
             Ok((seen, target))
@@ -278,6 +305,13 @@ mod tests {
 
         let mut stream = Retargeted::new(tokio::io::sink(), Some("/x".to_owned()));
         assert!(stream.write_all(b"GET /version HTTP/1.1\r\n\r\n").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn without_room_only_long_lines_are_refused() {
+        let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(100 << 10));
+        assert!(taken_with(long.as_bytes(), 0).await.is_err());
+        assert!(taken_with(b"GET /x HTTP/1.1\r\n\r\n", 0).await.is_ok());
     }
 
     #[tokio::test]

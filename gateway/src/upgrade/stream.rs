@@ -267,10 +267,13 @@ where
             if whole.is_err() || self.down.is_done() {
                 return;
             }
-        } else if self.down.has_pending() || !book.is_at_boundary(Side::Server) {
+        } else if !book.is_at_boundary(Side::Server) || !self.down.take_back() {
             return;
         }
-        let (code, reason, message) = tap::told(ending);
+        let (code, reason, mut message) = tap::told(ending);
+        if book.refuses() {
+            message = "policy refuses a stream that cannot be decoded";
+        }
         let status = refuse::status_json(code, reason, message);
         let Some(frames) = book.closing(status.as_bytes(), message) else { return };
         // Whether it still hears it changes nothing.

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{ExportError, LeftOut, Options, Selected};
 use crate::{

@@ -76,6 +76,16 @@ pub struct ExchangeOpened {
     pub suppressed: u64,
 }
 
+impl ExchangeOpened {
+    /// Leaves what level `none` keeps: intent and verdict, and of a command the name of its program.
+    pub fn drop_content(&mut self) {
+        self.head = None;
+        if let Some(stream) = &mut self.stream {
+            stream.command.truncate(1);
+        }
+    }
+}
+
 impl Default for Timestamp {
     fn default() -> Self {
         Self::EPOCH

@@ -48,24 +48,22 @@ pub async fn take<S: AsyncRead + Unpin>(
     let mut head = BytesMut::new();
     let mut searched = 0;
     let end = loop {
-        if let Some(at) = head[searched..].iter().position(|byte| *byte == b'\n') {
-            break Some(searched + at);
-        }
+        let end = head[searched..].iter().position(|byte| *byte == b'\n').map(|at| searched + at);
         searched = head.len();
-        if head.len() > TARGET_BYTES_MAX {
+        let line_bytes = end.unwrap_or(searched);
+        if line_bytes > TARGET_BYTES_MAX {
             return Err(malformed("the request line is too long"));
         }
-        if head.len() > SHORT_TARGET_BYTES_MAX && place.is_none() {
+        if line_bytes > SHORT_TARGET_BYTES_MAX && place.is_none() {
             let taken = Arc::clone(room).try_acquire_owned();
             place = Some(taken.map_err(|_| io::Error::other("too many long request lines"))?);
         }
-        // What is no longer line than hyper takes is hyper's to judge; only then is it waited for.
-        if stream.read_buf(&mut head).await? == 0 {
-            break None;
+        // A line that is no longer than hyper takes is hyper's to judge.
+        if end.is_some() || stream.read_buf(&mut head).await? == 0 {
+            break end;
         }
     };
-    let long = end.filter(|end| *end > SHORT_TARGET_BYTES_MAX).zip(place);
-    let Some((end, place)) = long else {
+    let Some((end, place)) = end.zip(place) else {
         return Ok((Prefixed { prefix: head.freeze(), stream }, None));
     };
     let line = head.split_to(end);

@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: builds the fuzz targets with a nightly toolchain and runs each for a while.
 //!
-//! Seeds are in git (`fuzz/seeds/TARGET`); what a run finds beside them stays under the target directory, and the
-//! next run goes on from there. The first finding ends the run, with the input in `fuzz/artifacts`.
+//! Seeds are in git (`fuzz/seeds/TARGET`); what a run finds beside them stays in the cache, and the next run goes
+//! on from there. The first finding ends the run, with the input in `fuzz/artifacts`.
 
 use std::{
     env, fs,
@@ -32,12 +32,18 @@ pub(crate) fn run(seconds: u64, targets: &[String]) -> Result<()> {
         ensure!(known.contains(target), "no target {target}; there are {}", known.join(", "));
     }
     let nightly = scrubbed("rustup").args(["run", "nightly", "rustc", "--version"]).output();
-    ensure!(
-        nightly.is_ok_and(|out| out.status.success()),
-        "no nightly toolchain: run `rustup toolchain install nightly`"
-    );
+    if !nightly.is_ok_and(|out| out.status.success()) {
+        println!("xtask: installing a nightly toolchain, which sanitizers need");
+        succeed(scrubbed("rustup").args([
+            "toolchain",
+            "install",
+            "nightly",
+            "--profile",
+            "minimal",
+        ]))?;
+    }
     let tools = install_cargo_fuzz()?;
-    let target_dir = workspace.join("target/fuzz");
+    let target_dir = cache()?.join("fuzz");
     let chosen = if targets.is_empty() { &known } else { targets };
     for target in chosen {
         println!("xtask: fuzz {target} for {seconds} s");

@@ -9,6 +9,7 @@ use rig::controlplane::{ControlPlane, Options as PlaneOptions};
 use rig::envoy::{self, Envoy};
 use rig::gateway::{Gateway, Options};
 use rig::issuer::Issuer;
+use rig::pki::write_private;
 use rig::policy;
 use rig::tools::Tools;
 use rig::wait::{Level, until};
@@ -67,6 +68,33 @@ impl World {
     /// Why Envoy is not among the targets.
     pub(crate) fn without_envoy(&self) -> Option<String> {
         self.envoy.as_ref().err().map(|error| format!("{error:#}"))
+    }
+
+    /// Where it keeps its files.
+    pub(crate) fn place(&self) -> &Path {
+        &self.place
+    }
+
+    /// The user's.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// For kubectl as the same user: straight to the API server, and through the gateway of `side`.
+    pub(crate) fn kubeconfigs(&self, side: &Side, directory: &Path) -> Result<Vec<PathBuf>> {
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "direct", "cluster": {
+                "server": self.plane.url(), "certificate-authority": self.plane.authority_file(),
+            }}],
+            "users": [{"name": USER, "user": {"token": self.token}}],
+            "contexts": [{"name": "direct", "context": {"cluster": "direct", "user": USER}}],
+            "current-context": "direct",
+        });
+        let direct = directory.join("direct.kubeconfig");
+        write_private(&direct, &config.to_string())?;
+        Ok(vec![direct, side.gateway.kubeconfig(USER, &self.token, None)?])
     }
 
     /// New proxies, with a directory of their own: memory that earlier load has freed would hide what

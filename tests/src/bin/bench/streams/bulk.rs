@@ -20,7 +20,9 @@ pub(super) async fn down(ground: &Ground<'_>, kubeconfig: &Path) -> Result<Durat
 
 /// Sends the same bytes; the pod drops them.
 pub(super) async fn up(ground: &Ground<'_>, kubeconfig: &Path) -> Result<Duration> {
-    let script = "cat >/dev/null";
+    // A command that closes its stdout loses its stdin (Kubernetes 1.36, also without a gateway): the shell
+    // stays, and holds it open.
+    let script = "cat >/dev/null; :";
     let mut command = ground.kubectl(kubeconfig, &["-i", POD, "--", "sh", "-c", script]);
     let payload = File::open(&ground.payload).context("open the payload")?;
     command.stdin(payload).stdout(Stdio::piped());

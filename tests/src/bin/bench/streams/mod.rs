@@ -24,9 +24,9 @@ use crate::world::{PATCHED_NAMESPACE, Side, Target, World};
 pub(crate) enum Kind {
     /// `kubectl exec box -- cat FILE`.
     Down,
-    /// `kubectl exec -i box -- sh -c 'cat >/dev/null' < FILE`.
+    /// `kubectl exec -i box -- sh -c 'cat >/dev/null; :' < FILE`.
     Up,
-    /// A byte at a time to `cat`, and back.
+    /// A line at a time to `cat`, and back.
     Echo,
     /// Many of `cat` at once, with nothing to do.
     Idle,

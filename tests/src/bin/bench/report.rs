@@ -186,7 +186,7 @@ impl Report {
     }
 
     fn idle(&self) -> Vec<Value> {
-        let idle = self.streams.iter().filter_map(|streams| streams.idle.as_ref());
+        let idle = self.streams.iter().flat_map(|streams| &streams.idle);
         idle.map(|idle| {
             json!({
                 "case": "exec idle", "target": idle.target, "streams": idle.streams,

@@ -40,7 +40,7 @@ pub(crate) struct Side {
     /// Direct access first: the others are held against it.
     pub(crate) targets: Vec<Target>,
     pub(crate) gateway: Gateway,
-    _envoy: Option<Envoy>,
+    envoy: Option<Envoy>,
 }
 
 impl World {
@@ -80,21 +80,39 @@ impl World {
         &self.token
     }
 
-    /// For kubectl as the same user: straight to the API server, and through the gateway of `side`.
+    /// For kubectl as the same user: one for each target of `side`.
     pub(crate) fn kubeconfigs(&self, side: &Side, directory: &Path) -> Result<Vec<PathBuf>> {
+        let mut all = vec![
+            self.kubeconfig(directory, "direct", &self.plane.url(), self.plane.authority_file())?,
+            side.gateway.kubeconfig(USER, &self.token, None)?,
+        ];
+        if let Some(envoy) = &side.envoy {
+            let url = format!("https://{}", envoy.endpoint().address());
+            all.push(self.kubeconfig(directory, "envoy", &url, envoy.authority_file())?);
+        }
+        Ok(all)
+    }
+
+    fn kubeconfig(
+        &self,
+        directory: &Path,
+        name: &str,
+        url: &str,
+        authority: &Path,
+    ) -> Result<PathBuf> {
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "direct", "cluster": {
-                "server": self.plane.url(), "certificate-authority": self.plane.authority_file(),
+            "clusters": [{"name": name, "cluster": {
+                "server": url, "certificate-authority": authority,
             }}],
             "users": [{"name": USER, "user": {"token": self.token}}],
-            "contexts": [{"name": "direct", "context": {"cluster": "direct", "user": USER}}],
-            "current-context": "direct",
+            "contexts": [{"name": name, "context": {"cluster": name, "user": USER}}],
+            "current-context": name,
         });
-        let direct = directory.join("direct.kubeconfig");
-        write_private(&direct, &config.to_string())?;
-        Ok(vec![direct, side.gateway.kubeconfig(USER, &self.token, None)?])
+        let path = directory.join(format!("{name}.kubeconfig"));
+        write_private(&path, &config.to_string())?;
+        Ok(path)
     }
 
     /// New proxies, with a directory of their own: memory that earlier load has freed would hide what
@@ -129,7 +147,7 @@ impl World {
         ];
         targets
             .extend(envoy.as_ref().map(|envoy| proxy("envoy", envoy.endpoint(), Some(envoy.id()))));
-        let side = Side { targets, gateway, _envoy: envoy };
+        let side = Side { targets, gateway, envoy };
         side.check().await?;
         Ok(side)
     }

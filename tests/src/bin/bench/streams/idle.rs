@@ -46,8 +46,9 @@ pub(super) async fn run(ground: &Ground<'_>, target: &Target, count: usize) -> R
 
 /// One that has carried a line, so that its command runs.
 async fn open(ground: &Ground<'_>, target: &Target, number: usize) -> Result<WebSocket> {
-    // A session has a bound of streams; a task makes a session.
-    let path = format!("/tasks/idle-{}{}", number / PER_SESSION, ground.cat());
+    // The gateway bounds the streams of a session, and a task makes a session.
+    let task = target.segments.is_some().then(|| format!("/tasks/idle-{}", number / PER_SESSION));
+    let path = task.unwrap_or_default() + &ground.cat();
     let mut socket = echo::open(ground, target, &path).await?;
     echo::echo(&mut socket).await?;
     Ok(socket)

@@ -73,7 +73,8 @@ pub(crate) struct Carried {
 pub(crate) struct Streams {
     /// By case, and in each direct access first.
     pub(crate) carried: Vec<Vec<Carried>>,
-    pub(crate) idle: Option<Idle>,
+    /// Through each proxy.
+    pub(crate) idle: Vec<Idle>,
     /// How many of them must be on record.
     pub(crate) recorded: u64,
 }
@@ -108,12 +109,12 @@ pub(crate) async fn run(
     }
     let own = |carried: &&Carried| carried.stored.is_some();
     let mut recorded = carried.iter().flatten().filter(own).map(|carried| carried.streams).sum();
-    let mut idle = None;
+    let mut idle = Vec::new();
     if cases.iter().any(|(_, kind)| *kind == Kind::Idle) {
         eprintln!("bench: {} idle streams", amount.idle);
-        let gateway = targets.iter().find(|target| target.segments.is_some());
-        let gateway = gateway.context("the gateway is a target")?;
-        idle = Some(idle::run(&ground, gateway, amount.idle).await.context("idle streams")?);
+        for target in targets.iter().filter(|target| target.process.is_some()) {
+            idle.push(idle::run(&ground, target, amount.idle).await.context("idle streams")?);
+        }
         recorded += amount.idle as u64;
     }
     Ok(Streams { carried, idle, recorded })
@@ -154,7 +155,7 @@ struct Ground<'a> {
     side: &'a Side,
     kubectl: Kubectl,
     home: PathBuf,
-    /// As many as targets.
+    /// One for each target.
     kubeconfigs: Vec<PathBuf>,
     token: &'a str,
     pod: Pod<'a>,
@@ -181,9 +182,8 @@ impl<'a> Ground<'a> {
         Ok(ground)
     }
 
-    /// Direct access and the gateway. How Envoy carries upgrades is not measured here.
     fn targets(&self) -> &'a [Target] {
-        &self.side.targets[..self.kubeconfigs.len()]
+        &self.side.targets
     }
 
     async fn once(&self, carried: &mut Carried, turn: usize, echoes: u32) -> Result<()> {

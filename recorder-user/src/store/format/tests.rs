@@ -201,7 +201,7 @@ fn long_pieces_are_compressed_only_where_a_sample_gains() {
     };
     let mut noise = vec![0; 64 << 10];
     blake3::Hasher::new().finalize_xof().fill(&mut noise);
-    let text = b"a line of a log, as many of them look\n".repeat(1700);
+    let text = b"a line of a log, as many of them look\n".repeat(1800);
     assert_eq!(stored(text.clone()), (FLAG_ZSTD, true));
     assert_eq!(stored(noise.clone()), (0, false));
     // The middle decides: noise around text is compressed, text around noise is not.

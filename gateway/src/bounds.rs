@@ -66,6 +66,9 @@ pub const UPGRADES_PER_PRINCIPAL_MAX: usize = 512;
 pub const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of an upgraded connection that are read, recorded and passed on at once.
 pub const UPGRADE_CHUNK_BYTES: usize = 64 * 1024;
+/// Bytes that one system call reads from a connection: four records of TLS. As much of it as TLS has not
+/// asked for is held for as long as whoever reads does not go on.
+pub const READ_AHEAD_BYTES: usize = 64 * 1024;
 /// How long an upgraded connection may wait for a recorder that is behind its bound; then it is closed.
 pub const RECORDER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long one end of an upgraded connection may go on after the other has ended.

@@ -2,6 +2,7 @@
 //! (ciphertext) and above it (plaintext), and compared with what the kernel counted.
 
 use std::{
+    cell::RefCell,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -12,6 +13,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::{Buf as _, Bytes};
 use recorder_user::{
     model::{ConnectionClosed, Record, SessionId, SocketEvidence, Timestamp},
     store::Recorder,
@@ -23,7 +25,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{bounds::CONNECTION_SESSIONS_MAX, upgrade::long_target::LongTarget};
+use crate::{
+    bounds::{CONNECTION_SESSIONS_MAX, READ_AHEAD_BYTES},
+    upgrade::long_target::LongTarget,
+};
 
 /// Bytes of one direction. `started` and `finished` count system calls, so that a reader can tell
 /// whether one is under way, between the kernel's count and ours.
@@ -183,6 +188,8 @@ impl Connection {
 /// the socket is closed and the kernel forgets it.
 pub struct WitnessedTcp {
     stream: Arc<TcpStream>,
+    /// Read, and not yet asked for.
+    ahead: Bytes,
     connection: Arc<Connection>,
     witness: Witness,
     recorder: Recorder,
@@ -215,7 +222,8 @@ impl WitnessedTcp {
             long_target: Mutex::new(None),
             last: OnceLock::new(),
         });
-        Self { stream, connection, witness: witness.clone(), recorder: recorder.clone(), on_close }
+        let (ahead, witness, recorder) = (Bytes::new(), witness.clone(), recorder.clone());
+        Self { stream, ahead, connection, witness, recorder, on_close }
     }
 
     /// The connection's counters.
@@ -236,17 +244,27 @@ impl Drop for WitnessedTcp {
 }
 
 impl AsyncRead for WitnessedTcp {
+    /// TLS asks for 4 KiB at a time. A system call takes as much as is there, and what is more than that
+    /// goes into memory of the thread first: an idle connection holds none.
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let bytes = buf.remaining().min(self.ahead.len());
+            buf.put_slice(&self.ahead[..bytes]);
+            self.ahead.advance(bytes);
+            if self.ahead.is_empty() {
+                self.ahead = Bytes::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
-            let flow = &self.connection.input;
-            match flow.around(|| self.stream.try_read(buf.initialize_unfilled())) {
-                Ok(bytes) => {
-                    buf.advance(bytes);
+            match self.read(buf) {
+                Ok(ahead) => {
+                    self.ahead = ahead;
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -254,6 +272,26 @@ impl AsyncRead for WitnessedTcp {
             }
         }
     }
+}
+
+impl WitnessedTcp {
+    /// One system call into `buf`; gives what did not fit.
+    fn read(&self, buf: &mut ReadBuf<'_>) -> io::Result<Bytes> {
+        let asked = buf.remaining();
+        SCRATCH.with_borrow_mut(|scratch| {
+            let read = self.connection.input.around(|| {
+                let rest = &mut scratch[..READ_AHEAD_BYTES.saturating_sub(asked)];
+                let own = io::IoSliceMut::new(buf.initialize_unfilled());
+                self.stream.try_read_vectored(&mut [own, io::IoSliceMut::new(rest)])
+            })?;
+            buf.advance(read.min(asked));
+            Ok(Bytes::copy_from_slice(&scratch[..read.saturating_sub(asked)]))
+        })
+    }
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_AHEAD_BYTES].into());
 }
 
 impl AsyncWrite for WitnessedTcp {

@@ -24,6 +24,7 @@ use crate::{cache, network, process};
 #[derive(Debug)]
 pub struct Envoy {
     endpoint: Endpoint,
+    authority: PathBuf,
     access_log: PathBuf,
     process: Process,
     _port: Port,
@@ -46,6 +47,8 @@ impl Envoy {
         std::fs::create_dir_all(&directory)?;
         let authority = Authority::new("rig envoy")?;
         let tls = authority.server("envoy", &[])?.write(&directory, "tls")?;
+        let authority_file = directory.join("ca.crt");
+        write_private(&authority_file, authority.certificate())?;
         let port = Port::reserve()?;
         let access_log = directory.join("access.log");
         let account = plane.gateway_token_file(Impersonation::default());
@@ -84,13 +87,19 @@ impl Envoy {
         })
         .await
         .with_context(|| format!("{} ends:\n{}", log.display(), tail(&log)))?;
-        Ok(Self { endpoint, access_log, process, _port: port })
+        Ok(Self { endpoint, authority: authority_file, access_log, process, _port: port })
     }
 
     /// Where it listens for clients; without a token.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// The file of the authority that signed its certificate.
+    #[must_use]
+    pub fn authority_file(&self) -> &Path {
+        &self.authority
     }
 
     /// Its log: one JSON object per request.
@@ -173,7 +182,7 @@ impl Setup<'_> {
                         }],
                     }],
                 }],
-                "clusters": [self.cluster()],
+                "clusters": [self.cluster(Upstream::Calls), self.cluster(Upstream::Streams)],
             },
         })
     }
@@ -203,6 +212,7 @@ impl Setup<'_> {
             "codec_type": "AUTO",
             // Watches are silent for as long as nothing happens.
             "stream_idle_timeout": "0s",
+            "upgrade_configs": [{"upgrade_type": "websocket"}],
             "http_filters": [
                 {"name": "envoy.filters.http.jwt_authn", "typed_config": self.jwt()},
                 {"name": "envoy.filters.http.router", "typed_config": {
@@ -227,10 +237,18 @@ impl Setup<'_> {
             "route_config": {"virtual_hosts": [{
                 "name": "all",
                 "domains": ["*"],
-                "routes": [{
-                    "match": {"prefix": "/"},
-                    "route": {"cluster": "api-server", "timeout": "0s"},
-                }],
+                "routes": [
+                    {
+                        "match": {"prefix": "/", "headers": [
+                            {"name": "upgrade", "present_match": true},
+                        ]},
+                        "route": {"cluster": Upstream::Streams.name(), "timeout": "0s"},
+                    },
+                    {
+                        "match": {"prefix": "/"},
+                        "route": {"cluster": Upstream::Calls.name(), "timeout": "0s"},
+                    },
+                ],
                 "request_headers_to_add": [
                     overwrite("impersonate-group", self.group),
                     overwrite("authorization", &format!("Bearer {}", self.account.trim())),
@@ -255,12 +273,12 @@ impl Setup<'_> {
         })
     }
 
-    fn cluster(&self) -> Value {
+    fn cluster(&self, upstream: Upstream) -> Value {
         // Envoy's own limit of 1024 requests at a time would end the thousandth watch.
         let limits =
             json!({"max_connections": MANY, "max_pending_requests": MANY, "max_requests": MANY});
         json!({
-            "name": "api-server",
+            "name": upstream.name(),
             "type": "STATIC",
             "connect_timeout": "5s",
             "circuit_breakers": {"thresholds": [limits]},
@@ -270,13 +288,13 @@ impl Setup<'_> {
             "typed_extension_protocol_options": {
                 "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                     "@type": format!("{EXTENSIONS}.upstreams.http.v3.HttpProtocolOptions"),
-                    "explicit_http_config": {"http2_protocol_options": {}},
+                    "explicit_http_config": {upstream.options(): {}},
                 },
             },
             "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": {
                 "@type": format!("{TLS}.UpstreamTlsContext"),
                 "common_tls_context": {
-                    "alpn_protocols": ["h2"],
+                    "alpn_protocols": [upstream.alpn()],
                     "validation_context": {
                         "trusted_ca": {"filename": self.upstream_authority},
                         "match_typed_subject_alt_names": [
@@ -286,6 +304,36 @@ impl Setup<'_> {
                 },
             }},
         })
+    }
+}
+
+/// What goes to the API server how: it upgrades connections of HTTP/1.1 only.
+#[derive(Clone, Copy)]
+enum Upstream {
+    Calls,
+    Streams,
+}
+
+impl Upstream {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Calls => "api-server",
+            Self::Streams => "api-server-streams",
+        }
+    }
+
+    fn alpn(self) -> &'static str {
+        match self {
+            Self::Calls => "h2",
+            Self::Streams => "http/1.1",
+        }
+    }
+
+    fn options(self) -> &'static str {
+        match self {
+            Self::Calls => "http2_protocol_options",
+            Self::Streams => "http_protocol_options",
+        }
     }
 }
 

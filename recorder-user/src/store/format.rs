@@ -23,6 +23,13 @@ const COMPRESS_BYTES_MIN: usize = 512;
 /// The same for pieces of bodies. A short one, such as a watch event, has little that repeats: a quarter is
 /// saved at best. Records in JSON repeat their own words.
 const COMPRESS_CHUNK_BYTES_MIN: usize = 768;
+/// A longer piece of a body is tried by a sample first: streams bring many that do not gain much, and the
+/// whole of one takes zstd longer than all else that is done with it.
+const SAMPLED_BYTES_MIN: usize = 16 << 10;
+/// From the middle, where files have no head any more.
+const SAMPLE_BYTES: usize = 4 << 10;
+/// What a sample may become at most. Text becomes less than half, programs about 0.6 of it.
+const SAMPLE_COMPRESSED_BYTES_MAX: usize = SAMPLE_BYTES / 16 * 9;
 /// zstd's fastest ordinary level: the writer thread is on the way of every acknowledgement.
 const COMPRESS_LEVEL: i32 = 1;
 /// `payload_len`, `crc32c`, `kind`, `flags`.
@@ -237,7 +244,9 @@ impl Encoder {
         let mut flags = 0;
         let compress_min =
             if kind == Kind::CHUNK { COMPRESS_CHUNK_BYTES_MIN } else { COMPRESS_BYTES_MIN };
-        if bytes >= compress_min && self.compress(&out[payload_at..]) {
+        let payload = &out[payload_at..];
+        let worth = bytes >= compress_min && (kind != Kind::CHUNK || self.may_gain(payload));
+        if worth && self.compress(payload) {
             out.truncate(payload_at);
             out.extend_from_slice(&self.scratch);
             flags = FLAG_ZSTD;
@@ -261,11 +270,25 @@ impl Encoder {
 
     /// Compresses into the scratch buffer; false if that does not save an eighth.
     fn compress(&mut self, payload: &[u8]) -> bool {
-        let Some(compressor) = &mut self.compressor else { return false };
+        self.compressed(payload).is_some_and(|bytes| bytes <= payload.len() - payload.len() / 8)
+    }
+
+    /// Whether a piece of a body is short, or such that compressing it is worth the time.
+    fn may_gain(&mut self, payload: &[u8]) -> bool {
+        if payload.len() < SAMPLED_BYTES_MIN {
+            return true;
+        }
+        let middle = (payload.len() - SAMPLE_BYTES) / 2;
+        self.compressed(&payload[middle..middle + SAMPLE_BYTES])
+            .is_some_and(|bytes| bytes <= SAMPLE_COMPRESSED_BYTES_MAX)
+    }
+
+    /// Compresses into the scratch buffer; gives the length there.
+    fn compressed(&mut self, bytes: &[u8]) -> Option<usize> {
+        let compressor = self.compressor.as_mut()?;
         self.scratch.clear();
-        self.scratch.reserve(zstd_safe::compress_bound(payload.len()));
-        compressor.compress_to_buffer(payload, &mut self.scratch).is_ok()
-            && self.scratch.len() <= payload.len() - payload.len() / 8
+        self.scratch.reserve(zstd_safe::compress_bound(bytes.len()));
+        compressor.compress_to_buffer(bytes, &mut self.scratch).ok()
     }
 }
 

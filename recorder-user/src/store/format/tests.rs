@@ -175,3 +175,44 @@ fn what_is_too_short_to_gain_is_not_compressed() {
     assert_eq!(flags(&chunk(COMPRESS_CHUNK_BYTES_MIN - 33 - 1)), 0);
     assert_eq!(flags(&chunk(COMPRESS_CHUNK_BYTES_MIN - 33)), FLAG_ZSTD);
 }
+
+#[test]
+fn long_pieces_are_compressed_only_where_a_sample_gains() {
+    let stored = |data: Vec<u8>| {
+        let bytes = data.len();
+        let record = Record::Chunk(Chunk {
+            exchange: ExchangeId::from_bytes([0xec; 16]),
+            direction: Direction::Response,
+            at_us: 1500,
+            offset: 0,
+            data: data.into(),
+        });
+        let mut out = Vec::new();
+        let mut encoder = Encoder::begin(&header(None), &mut out);
+        let begin = out.len();
+        encoder.record(&record, &mut out).expect("small");
+        let head = out[begin..].first_chunk().expect("a whole head");
+        let head = RecordHead::decode(head).expect("within the bound");
+        let payload =
+            Bytes::copy_from_slice(&out[begin + RECORD_HEAD_BYTES..]).slice(..head.payload_bytes);
+        // However it is stored, it is read as it was.
+        assert_eq!(decode(head.kind, head.flags, payload).expect("intact"), record);
+        (head.flags, head.payload_bytes < bytes)
+    };
+    let mut noise = vec![0; 64 << 10];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    let text = b"a line of a log, as many of them look\n".repeat(1800);
+    assert_eq!(stored(text.clone()), (FLAG_ZSTD, true));
+    assert_eq!(stored(noise.clone()), (0, false));
+    // The middle decides: noise around text is compressed, text around noise is not.
+    let around = |mut outer: Vec<u8>, inner: &[u8]| {
+        outer[24 << 10..40 << 10].copy_from_slice(&inner[..16 << 10]);
+        outer
+    };
+    assert_eq!(stored(around(text[..64 << 10].to_vec(), &noise)), (0, false));
+    assert_eq!(stored(around(noise.clone(), &text)), (FLAG_ZSTD, true));
+    // A short piece is compressed where it gains anything worth it.
+    let mut short = noise[..8 << 10].to_vec();
+    short.extend_from_slice(&text[..4 << 10]);
+    assert_eq!(stored(short), (FLAG_ZSTD, true));
+}

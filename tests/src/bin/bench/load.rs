@@ -61,14 +61,15 @@ pub(crate) async fn run(
     })
 }
 
-struct Reading {
-    cpu: Option<Duration>,
+/// What the processes have used, and the store has taken, so far.
+pub(crate) struct Reading {
+    pub(crate) cpu: Option<Duration>,
     api_cpu: Duration,
-    stored: Option<u64>,
+    pub(crate) stored: Option<u64>,
 }
 
 impl Reading {
-    fn take(target: &Target, api_server: u32) -> Result<Self> {
+    pub(crate) fn take(target: &Target, api_server: u32) -> Result<Self> {
         Ok(Self {
             cpu: target.process.map(measure::cpu).transpose()?,
             api_cpu: measure::cpu(api_server)?,

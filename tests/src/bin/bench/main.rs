@@ -8,6 +8,7 @@ mod load;
 mod measure;
 mod record;
 mod report;
+mod streams;
 mod watches;
 mod world;
 
@@ -17,10 +18,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
+use rig::wait::{Level, until};
 
 use crate::cases::{Case, cases};
 use crate::record::Recorded;
 use crate::report::{Report, Tally};
+use crate::streams::Amount;
 use crate::watches::Kind;
 use crate::world::{Side, World};
 
@@ -30,10 +33,11 @@ use crate::world::{Side, World};
 /// user with the same token, which the API server then verifies itself.
 #[derive(Parser)]
 struct Arguments {
-    /// Within 90 seconds: shorter rounds, fewer watches.
+    /// Within three minutes: shorter rounds, fewer watches and streams.
     #[arg(long)]
     quick: bool,
-    /// Only cases whose name contains this; those of watches begin with `watch`.
+    /// Only cases whose name contains this; those of watches begin with `watch`, those of
+    /// streams with `exec`.
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
     /// One JSON object instead of tables.
@@ -45,13 +49,18 @@ struct Arguments {
     /// How many watches are open at a time.
     #[arg(long, value_name = "N")]
     watches: Option<usize>,
+    /// How many idle streams are open at a time.
+    #[arg(long, value_name = "N")]
+    idle: Option<usize>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // Before there is any other thread. Without a namespace of our own there are no pods.
+    let isolated = rig::network::isolate();
     let result = tokio::runtime::Runtime::new()
         .context("start the runtime")
-        .and_then(|runtime| runtime.block_on(bench(&arguments)));
+        .and_then(|runtime| runtime.block_on(bench(&arguments, isolated)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -61,15 +70,31 @@ fn main() -> ExitCode {
     }
 }
 
-async fn bench(arguments: &Arguments) -> Result<()> {
-    let chosen: Vec<_> = cases()
+/// The cases that were asked for.
+struct Chosen {
+    requests: Vec<Arc<Case>>,
+    watching: Vec<Kind>,
+    streams: Vec<streams::Case>,
+}
+
+impl Chosen {
+    fn is_empty(&self) -> bool {
+        self.requests.is_empty() && self.watching.is_empty() && self.streams.is_empty()
+    }
+}
+
+async fn bench(arguments: &Arguments, isolated: Result<()>) -> Result<()> {
+    let requests: Vec<_> = cases()
         .into_iter()
         .filter(|case| case.name.contains(&arguments.filter))
         .map(Arc::new)
         .collect();
     let watching: Vec<_> =
         watches::KINDS.into_iter().filter(|kind| kind.name.contains(&arguments.filter)).collect();
-    ensure!(!watching.is_empty() || !chosen.is_empty(), "no case contains `{}`", arguments.filter);
+    let streams: Vec<_> =
+        streams::CASES.into_iter().filter(|(name, _)| name.contains(&arguments.filter)).collect();
+    let cases = Chosen { requests, watching, streams };
+    ensure!(!cases.is_empty(), "no case contains `{}`", arguments.filter);
     let place = tempfile::Builder::new().prefix("decklog-bench-").tempdir()?;
     let started = Instant::now();
     let world = tokio::select! {
@@ -78,7 +103,7 @@ async fn bench(arguments: &Arguments) -> Result<()> {
     };
     eprintln!("bench: all is up after {:.0} s", started.elapsed().as_secs_f64());
     tokio::select! {
-        report = measure(&world, &chosen, &watching, arguments) => {
+        report = measure(&world, &cases, arguments, isolated) => {
             let report = report?;
             if arguments.json {
                 println!("{}", report.json());
@@ -94,14 +119,19 @@ async fn bench(arguments: &Arguments) -> Result<()> {
 
 async fn measure(
     world: &World,
-    cases: &[Arc<Case>],
-    watching: &[Kind],
+    cases: &Chosen,
     arguments: &Arguments,
+    isolated: Result<()>,
 ) -> Result<Report> {
     let plan = if arguments.quick { QUICK } else { FULL };
-    let plan = Plan { rounds: arguments.rounds.unwrap_or(plan.rounds), ..plan };
+    let streams = Amount {
+        rounds: arguments.rounds.unwrap_or(plan.streams.rounds),
+        idle: arguments.idle.unwrap_or(plan.streams.idle),
+        ..plan.streams
+    };
+    let plan = Plan { rounds: arguments.rounds.unwrap_or(plan.rounds), streams, ..plan };
     let mut report = Report::new(world.without_envoy());
-    for &kind in watching {
+    for &kind in &cases.watching {
         let count = arguments.watches.unwrap_or(plan.watches);
         let side = world.side(kind.slug).await?;
         for target in &side.targets {
@@ -111,14 +141,40 @@ async fn measure(
         }
         report.recorded.add(&Recorded::of(&side.gateway).await?);
     }
-    if !cases.is_empty() {
+    if !cases.requests.is_empty() {
         let side = world.side("load").await?;
-        report.tallies = load(world, &side, cases, &plan).await?;
+        report.tallies = load(world, &side, &cases.requests, &plan).await?;
         report.recorded.add(&Recorded::of(&side.gateway).await?);
         let asked: u64 = report.tallies.iter().flatten().map(Tally::recorded).sum();
         ensure!(report.recorded.exchanges >= asked, "only {:?} of {asked}", report.recorded);
     }
+    match isolated {
+        _ if cases.streams.is_empty() => {}
+        Err(error) => report.without_streams = Some(format!("{error:#}")),
+        // Last: a node has work of its own.
+        Ok(()) => carry(world, &cases.streams, plan.streams, &mut report).await?,
+    }
     Ok(report)
+}
+
+async fn carry(
+    world: &World,
+    cases: &[streams::Case],
+    amount: Amount,
+    report: &mut Report,
+) -> Result<()> {
+    let side = world.side("streams").await?;
+    let streams = streams::run(world, &side, cases, amount).await?;
+    let expected = streams.recorded;
+    report.streams = Some(streams);
+    // The streams have ended; their outcomes are written behind that.
+    until("all streams are on record", RECORDED_LIMIT, async || {
+        let recorded = Recorded::of(&side.gateway).await?;
+        Ok(Level::when(recorded.exchanges >= expected, || format!("{recorded:?} of {expected}")))
+    })
+    .await?;
+    report.recorded.add(&Recorded::of(&side.gateway).await?);
+    Ok(())
 }
 
 async fn load(
@@ -152,7 +208,19 @@ struct Plan {
     rounds: u32,
     slice: Duration,
     watches: usize,
+    streams: Amount,
 }
 
-const FULL: Plan = Plan { rounds: 4, slice: Duration::from_millis(1000), watches: 1000 };
-const QUICK: Plan = Plan { rounds: 2, slice: Duration::from_millis(250), watches: 200 };
+const FULL: Plan = Plan {
+    rounds: 4,
+    slice: Duration::from_millis(1000),
+    watches: 1000,
+    streams: Amount { rounds: 4, bytes: 256 << 20, echoes: 500, idle: 1000 },
+};
+const QUICK: Plan = Plan {
+    rounds: 2,
+    slice: Duration::from_millis(250),
+    watches: 200,
+    streams: Amount { rounds: 2, bytes: 64 << 20, echoes: 500, idle: 100 },
+};
+const RECORDED_LIMIT: Duration = Duration::from_secs(20);

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::load::Slice;
 use crate::measure::histogram;
 use crate::record::Recorded;
+use crate::streams::{Carried, Kind, Streams};
 use crate::watches::Watched;
 use crate::world::Target;
 
@@ -76,7 +77,10 @@ impl Tally {
 pub(crate) struct Report {
     pub(crate) tallies: Vec<Vec<Tally>>,
     pub(crate) watched: Vec<Watched>,
+    pub(crate) streams: Option<Streams>,
     pub(crate) recorded: Recorded,
+    /// Why there are none although they were asked for.
+    pub(crate) without_streams: Option<String>,
     without_envoy: Option<String>,
 }
 
@@ -85,7 +89,9 @@ impl Report {
         Self {
             tallies: Vec::new(),
             watched: Vec::new(),
+            streams: None,
             recorded: Recorded::default(),
+            without_streams: None,
             without_envoy,
         }
     }
@@ -95,6 +101,7 @@ impl Report {
             "machine": {"cpus": cpus()},
             "release": !cfg!(debug_assertions),
             "withoutEnvoy": self.without_envoy,
+            "withoutStreams": self.without_streams,
             "recorded": {
                 "witnessTier": self.recorded.tier,
                 "exchanges": self.recorded.exchanges,
@@ -106,6 +113,9 @@ impl Report {
             },
             "requests": self.requests(),
             "watches": self.watches(),
+            "transfers": self.transfers(),
+            "echoes": self.echoes(),
+            "idleStreams": self.idle(),
         })
     }
 
@@ -137,6 +147,55 @@ impl Report {
         self.watched.iter().map(figures).collect()
     }
 
+    /// Rounds of one kind of stream: those of direct access, and then those through each target.
+    fn carried(&self, wanted: impl Fn(Kind) -> bool, figures: Figures) -> Vec<Value> {
+        let cases = self.streams.iter().flat_map(|streams| &streams.carried);
+        let cases = cases.filter(|case| wanted(case[0].case.1));
+        cases.flat_map(|case| case.iter().map(|carried| figures(carried, &case[0]))).collect()
+    }
+
+    fn transfers(&self) -> Vec<Value> {
+        let transfers = |kind| matches!(kind, Kind::Down | Kind::Up);
+        self.carried(transfers, |carried, direct| {
+            let mebibytes = carried.bytes as f64 / MIB;
+            json!({
+                "case": carried.case.0, "target": carried.target,
+                "mebibytes": mebibytes, "mebibytesPerSecond": carried.rate() / MIB,
+                "toDirect": carried.rate() / direct.rate(),
+                "cpuMillisPerMebibyte":
+                    carried.cpu.map(|cpu| cpu.as_secs_f64() * 1e3 / mebibytes),
+                "storedToCarried":
+                    carried.stored.map(|stored| stored as f64 / carried.bytes as f64),
+            })
+        })
+    }
+
+    fn echoes(&self) -> Vec<Value> {
+        self.carried(
+            |kind| kind == Kind::Echo,
+            |carried, direct| {
+                let mut figures = json!({
+                    "case": carried.case.0, "target": carried.target,
+                    "echoes": carried.latencies.len(),
+                    "cpuMicros": per(carried.cpu, carried.latencies.len()),
+                });
+                latencies(&mut figures, &carried.latencies, &direct.latencies);
+                figures
+            },
+        )
+    }
+
+    fn idle(&self) -> Vec<Value> {
+        let idle = self.streams.iter().flat_map(|streams| &streams.idle);
+        idle.map(|idle| {
+            json!({
+                "case": "exec idle", "target": idle.target, "streams": idle.streams,
+                "residentKiB": idle.resident_per_stream / 1024.0,
+            })
+        })
+        .collect()
+    }
+
     pub(crate) fn print(&self) {
         println!("{} CPUs; times in microseconds; + is over direct access", cpus());
         let recorded = &self.recorded;
@@ -154,15 +213,19 @@ impl Report {
         if let Some(reason) = &self.without_envoy {
             println!("WITHOUT ENVOY: {reason}");
         }
-        let requests = self.requests();
-        if !requests.is_empty() {
-            println!();
-            table(&REQUEST_COLUMNS, &requests);
+        if let Some(reason) = &self.without_streams {
+            println!("WITHOUT STREAMS: {reason}");
         }
-        let watches = self.watches();
-        if !watches.is_empty() {
+        let tables: [(&[Column], Vec<Value>); 5] = [
+            (&REQUEST_COLUMNS, self.requests()),
+            (&WATCH_COLUMNS, self.watches()),
+            (&TRANSFER_COLUMNS, self.transfers()),
+            (&ECHO_COLUMNS, self.echoes()),
+            (&IDLE_COLUMNS, self.idle()),
+        ];
+        for (columns, rows) in tables.iter().filter(|(_, rows)| !rows.is_empty()) {
             println!();
-            table(&WATCH_COLUMNS, &watches);
+            table(columns, rows);
         }
     }
 }
@@ -182,6 +245,11 @@ fn per(cpu: Option<Duration>, count: u64) -> Option<f64> {
 fn cpus() -> usize {
     std::thread::available_parallelism().map_or(0, std::num::NonZero::get)
 }
+
+/// The figures of one way, held against direct access.
+type Figures = fn(&Carried, &Carried) -> Value;
+
+const MIB: f64 = (1 << 20) as f64;
 
 /// A column: its head, the figure's name, and how many decimals it is worth.
 type Column = (&'static str, &'static str, usize);
@@ -249,4 +317,32 @@ const WATCH_COLUMNS: [Column; 12] = [
     ("p99", "p99", 0),
     ("+p99", "addedP99", 0),
     ("CPU/event", "cpuMicros", 1),
+];
+
+const TRANSFER_COLUMNS: [Column; 7] = [
+    ("case", "case", 0),
+    ("target", "target", 0),
+    ("MiB", "mebibytes", 0),
+    ("MiB/s", "mebibytesPerSecond", 1),
+    ("/direct", "toDirect", 2),
+    ("CPU ms/MiB", "cpuMillisPerMebibyte", 2),
+    ("stored/carried", "storedToCarried", 2),
+];
+
+const ECHO_COLUMNS: [Column; 8] = [
+    ("case", "case", 0),
+    ("target", "target", 0),
+    ("echoes", "echoes", 0),
+    ("p50", "p50", 0),
+    ("+p50", "addedP50", 0),
+    ("p99", "p99", 0),
+    ("+p99", "addedP99", 0),
+    ("CPU/echo", "cpuMicros", 1),
+];
+
+const IDLE_COLUMNS: [Column; 4] = [
+    ("case", "case", 0),
+    ("target", "target", 0),
+    ("streams", "streams", 0),
+    ("KiB/stream", "residentKiB", 1),
 ];

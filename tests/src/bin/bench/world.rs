@@ -9,6 +9,7 @@ use rig::controlplane::{ControlPlane, Options as PlaneOptions};
 use rig::envoy::{self, Envoy};
 use rig::gateway::{Gateway, Options};
 use rig::issuer::Issuer;
+use rig::pki::write_private;
 use rig::policy;
 use rig::tools::Tools;
 use rig::wait::{Level, until};
@@ -39,7 +40,7 @@ pub(crate) struct Side {
     /// Direct access first: the others are held against it.
     pub(crate) targets: Vec<Target>,
     pub(crate) gateway: Gateway,
-    _envoy: Option<Envoy>,
+    envoy: Option<Envoy>,
 }
 
 impl World {
@@ -67,6 +68,51 @@ impl World {
     /// Why Envoy is not among the targets.
     pub(crate) fn without_envoy(&self) -> Option<String> {
         self.envoy.as_ref().err().map(|error| format!("{error:#}"))
+    }
+
+    /// Where it keeps its files.
+    pub(crate) fn place(&self) -> &Path {
+        &self.place
+    }
+
+    /// The user's.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// For kubectl as the same user: one for each target of `side`.
+    pub(crate) fn kubeconfigs(&self, side: &Side, directory: &Path) -> Result<Vec<PathBuf>> {
+        let mut all = vec![
+            self.kubeconfig(directory, "direct", &self.plane.url(), self.plane.authority_file())?,
+            side.gateway.kubeconfig(USER, &self.token, None)?,
+        ];
+        if let Some(envoy) = &side.envoy {
+            let url = format!("https://{}", envoy.endpoint().address());
+            all.push(self.kubeconfig(directory, "envoy", &url, envoy.authority_file())?);
+        }
+        Ok(all)
+    }
+
+    fn kubeconfig(
+        &self,
+        directory: &Path,
+        name: &str,
+        url: &str,
+        authority: &Path,
+    ) -> Result<PathBuf> {
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": name, "cluster": {
+                "server": url, "certificate-authority": authority,
+            }}],
+            "users": [{"name": USER, "user": {"token": self.token}}],
+            "contexts": [{"name": name, "context": {"cluster": name, "user": USER}}],
+            "current-context": name,
+        });
+        let path = directory.join(format!("{name}.kubeconfig"));
+        write_private(&path, &config.to_string())?;
+        Ok(path)
     }
 
     /// New proxies, with a directory of their own: memory that earlier load has freed would hide what
@@ -101,7 +147,7 @@ impl World {
         ];
         targets
             .extend(envoy.as_ref().map(|envoy| proxy("envoy", envoy.endpoint(), Some(envoy.id()))));
-        let side = Side { targets, gateway, _envoy: envoy };
+        let side = Side { targets, gateway, envoy };
         side.check().await?;
         Ok(side)
     }

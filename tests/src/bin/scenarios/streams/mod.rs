@@ -7,6 +7,7 @@ mod exec;
 mod faults;
 mod forward;
 mod leavings;
+mod outside;
 mod policies;
 mod protocols;
 mod visit;
@@ -42,6 +43,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!("streams-pod-deleted", faults::pod_deleted),
         scenario!("streams-api-server-restarts", faults::api_server_restarts),
         scenario!("streams-gateway-killed", faults::gateway_killed),
+        scenario!("streams-ended-from-outside", outside::ended_from_outside, 300),
         scenario!("streams-direct", direct::direct, 600),
         scenario!("streams-node-leaves-nothing", leavings::leaves_nothing, 600),
         scenario!("streams-node-of-a-killed-run", leavings::killed_run, 600),

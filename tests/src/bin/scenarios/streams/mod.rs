@@ -27,6 +27,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!("streams-exec-terminal", exec::terminal),
         scenario!("streams-exec-long-command", exec::long_command),
         scenario!("streams-protocols", protocols::every_channel_protocol),
+        scenario!("streams-forward-numbered", protocols::numbered_forward),
         scenario!("streams-token-among-subprotocols", protocols::token_among_subprotocols),
         scenario!("streams-bulk", bulk::both_ways, 600),
         scenario!("streams-copy", bulk::copy),

@@ -10,6 +10,7 @@ mod leavings;
 mod outside;
 mod policies;
 mod protocols;
+mod store;
 mod visit;
 
 use std::path::Path;
@@ -45,6 +46,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!("streams-api-server-restarts", faults::api_server_restarts),
         scenario!("streams-gateway-killed", faults::gateway_killed),
         scenario!("streams-ended-from-outside", outside::ended_from_outside, 300),
+        scenario!("streams-recorder-fails", store::recorder_fails),
         scenario!("streams-direct", direct::direct, 600),
         scenario!("streams-node-leaves-nothing", leavings::leaves_nothing, 600),
         scenario!("streams-node-of-a-killed-run", leavings::killed_run, 600),

@@ -6,6 +6,7 @@ mod direct;
 mod exec;
 mod faults;
 mod forward;
+mod held;
 mod leavings;
 mod outside;
 mod policies;
@@ -46,6 +47,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!("streams-api-server-restarts", faults::api_server_restarts),
         scenario!("streams-gateway-killed", faults::gateway_killed),
         scenario!("streams-ended-from-outside", outside::ended_from_outside, 300),
+        scenario!("streams-let-go", held::aborted, 300),
         scenario!("streams-recorder-fails", store::recorder_fails),
         scenario!("streams-direct", direct::direct, 600),
         scenario!("streams-node-leaves-nothing", leavings::leaves_nothing, 600),

@@ -97,10 +97,10 @@ fn unrecorded(disk: &Path) -> Result<Option<UnrecordedSpan>> {
 }
 
 /// A file system of its own, small enough to be filled.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(path: &Path) -> Result<Self> {
+    pub(crate) fn mount(path: &Path) -> Result<Self> {
         std::fs::create_dir_all(path)?;
         let (kind, target) = (c"tmpfs", CString::new(path.as_os_str().as_encoded_bytes())?);
         // SAFETY: four C strings that outlive the call.
@@ -117,7 +117,7 @@ impl SmallDisk {
         Ok(Self(path.to_owned()))
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
@@ -126,7 +126,7 @@ impl SmallDisk {
     }
 
     /// Takes all the room there is.
-    fn fill(&self) -> Result<()> {
+    pub(crate) fn fill(&self) -> Result<()> {
         use std::io::Write as _;
         let mut file = std::fs::File::create(self.filler())?;
         for size in [64 << 10, 4096, 1] {
@@ -135,7 +135,7 @@ impl SmallDisk {
         Ok(())
     }
 
-    fn free(&self) -> Result<()> {
+    pub(crate) fn free(&self) -> Result<()> {
         std::fs::remove_file(self.filler()).context("remove the filler")
     }
 }

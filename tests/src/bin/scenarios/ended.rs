@@ -175,13 +175,14 @@ async fn as_nobody(socket: &Path) -> Result<Output> {
 }
 
 /// What `gateway sessions --json` lists.
-async fn listed(gateway: &Gateway) -> Result<Vec<Value>> {
+pub(crate) async fn listed(gateway: &Gateway) -> Result<Vec<Value>> {
     let output = command(gateway, &["sessions", "--json"]).await?;
     ensure!(output.success(), "{output:?}");
     output.stdout.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
 
-async fn command(gateway: &Gateway, arguments: &[&str]) -> Result<Output> {
+/// Runs `gateway` with its own configuration.
+pub(crate) async fn command(gateway: &Gateway, arguments: &[&str]) -> Result<Output> {
     let mut command = Command::new(sibling("gateway")?);
     command.args(arguments).arg("--config").arg(gateway.config_file());
     rig::process::run(command, SOON).await

@@ -6,9 +6,12 @@ mod direct;
 mod exec;
 mod faults;
 mod forward;
+mod held;
 mod leavings;
+mod outside;
 mod policies;
 mod protocols;
+mod store;
 mod visit;
 
 use std::path::Path;
@@ -26,6 +29,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!("streams-exec-terminal", exec::terminal),
         scenario!("streams-exec-long-command", exec::long_command),
         scenario!("streams-protocols", protocols::every_channel_protocol),
+        scenario!("streams-forward-numbered", protocols::numbered_forward),
         scenario!("streams-token-among-subprotocols", protocols::token_among_subprotocols),
         scenario!("streams-bulk", bulk::both_ways, 600),
         scenario!("streams-copy", bulk::copy),
@@ -42,6 +46,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!("streams-pod-deleted", faults::pod_deleted),
         scenario!("streams-api-server-restarts", faults::api_server_restarts),
         scenario!("streams-gateway-killed", faults::gateway_killed),
+        scenario!("streams-ended-from-outside", outside::ended_from_outside, 300),
+        scenario!("streams-let-go", held::aborted, 300),
+        scenario!("streams-recorder-fails", store::recorder_fails),
         scenario!("streams-direct", direct::direct, 600),
         scenario!("streams-node-leaves-nothing", leavings::leaves_nothing, 600),
         scenario!("streams-node-of-a-killed-run", leavings::killed_run, 600),

@@ -76,6 +76,9 @@ pub const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a stream that is cut may take to come to the end of a frame and tell its client why.
 pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Outcomes of streams that wait for a store that failed; of further ones only the intent stays.
+pub const LATE_OUTCOMES_MAX: usize = UPGRADES_MAX;
+
 /// Sessions open at once. A request that would open another is answered 429.
 pub const SESSIONS_MAX: usize = 10_000;
 /// Sessions of one principal, who chooses the tasks: it cannot take all places. Further ones get 429.

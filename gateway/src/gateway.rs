@@ -12,6 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     identify::Identifier,
+    late::LateOutcomes,
     live::LiveStreams,
     metrics::Metrics,
     policy::PolicyStore,
@@ -73,6 +74,8 @@ pub struct Gateway {
     pub upgrades: Upgrades,
     /// Open watches, followed logs and upgraded connections.
     pub live: Arc<LiveStreams>,
+    /// Outcomes that the store did not take.
+    pub late: Arc<LateOutcomes>,
     /// Digests what is redacted.
     pub redact_key: Arc<RedactKey>,
     /// Counters.

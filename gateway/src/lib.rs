@@ -20,6 +20,7 @@ pub mod headers;
 pub mod health;
 pub mod identify;
 pub mod kubeconfig;
+pub mod late;
 pub mod live;
 pub mod metrics;
 pub mod open;

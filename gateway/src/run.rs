@@ -21,6 +21,7 @@ use crate::{
     gateway::{Cluster, Gateway, Wiring},
     health,
     identify::Identifier,
+    late::LateOutcomes,
     live::LiveStreams,
     metrics::Metrics,
     policy::{PolicySource, PolicyStore},
@@ -167,6 +168,7 @@ async fn start(
         sessions,
         upgrades: Upgrades::new(config.sessions.streams),
         live,
+        late: Arc::new(LateOutcomes::default()),
         redact_key,
         metrics,
         refusals: Refusals::default(),
@@ -216,6 +218,9 @@ fn spawn_background(gateway: &Arc<Gateway>, certificate: &Arc<accept::Certificat
     let (unrecorded, recorder) = (Arc::clone(&gateway.unrecorded), gateway.recorder.clone());
     let reporting = stop.clone();
     tasks.spawn(async move { unrecorded.report(recorder, reporting).await });
+    let (late, recorder) = (Arc::clone(&gateway.late), gateway.recorder.clone());
+    let retrying = stop.clone();
+    tasks.spawn(async move { late.record(recorder, retrying).await });
     let pruned = Arc::clone(gateway);
     tasks.spawn(async move {
         let mut tick = tokio::time::interval(std::time::Duration::from_secs(60));

@@ -216,8 +216,25 @@ impl Exchange {
             self.gateway.unrecorded.passed(settled.time);
             return Ack::done();
         }
-        records.push(Record::ExchangeSettled(Box::new(settled)));
-        self.gateway.recorder.enqueue(records, Need::Written)
+        let outcome = Record::ExchangeSettled(Box::new(settled));
+        let again = (self.upgraded && ending == Ending::RecorderFailed).then(|| outcome.clone());
+        records.push(outcome);
+        let ack = self.gateway.recorder.enqueue(records, Need::Written);
+        match again {
+            Some(outcome) => self.insist(ack, outcome),
+            None => ack,
+        }
+    }
+
+    /// An end record follows every stream, also one that the store cut: its intent is durable.
+    fn insist(&self, ack: Ack, outcome: Record) -> Ack {
+        let late = Arc::clone(&self.gateway.late);
+        self.gateway.tasks.spawn(async move {
+            if ack.await.is_err() {
+                late.keep(outcome);
+            }
+        });
+        Ack::done()
     }
 
     fn outcome(&mut self, ending: Ending, records: &mut Vec<Record>) -> ExchangeSettled {

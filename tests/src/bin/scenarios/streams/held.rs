@@ -99,7 +99,7 @@ impl Held {
             let same = before.is_none_or(|before| {
                 now.upstream <= before.upstream
                     && now.descriptors <= before.descriptors
-                    && now.threads <= before.threads
+                    && now.threads <= before.threads + BLOCKING_THREADS
             });
             Ok(if idle && same {
                 Level::Reached(now)
@@ -122,3 +122,7 @@ fn process(gateway: &Gateway) -> Result<PathBuf> {
     let id = gateway.id().context("the gateway is not running")?;
     Ok(PathBuf::from(format!("/proc/{id}")))
 }
+
+/// Names are looked up on threads that come and go with need, whatever streams there were; a thread for each
+/// stream would be fifty.
+const BLOCKING_THREADS: usize = 4;

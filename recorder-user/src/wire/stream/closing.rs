@@ -33,7 +33,7 @@ impl Decoder {
     /// (commands from version 4 on), `message` is for the others.
     ///
     /// kubectl prints the reason of a command, once it has all its streams (over SPDY it opens them one after
-    /// the other); of a port-forward it prints it for each connection that is open, and `lost connection to
+    /// the other); of a port-forward it may print it for each connection that is open, and `lost connection to
     /// pod` in any case.
     ///
     /// None where nothing can be said: the server is not at a boundary, has ended the connection, or

@@ -6,7 +6,7 @@ use http::Request;
 use hyper::body::Incoming;
 use recorder_user::model::{Decision, Principal, RequestInfo, Verdict};
 
-use crate::{attribute, exchange::Draft, gateway::Gateway, policy, refuse::Refused};
+use crate::{exchange::Draft, gateway::Gateway, policy, refuse::Refused};
 
 /// Asks the policy; the verdict goes into the record, also where it denies.
 ///
@@ -19,7 +19,7 @@ pub fn authorize(
     task: Option<&str>,
     draft: &mut Draft,
 ) -> Result<(), Refused> {
-    let upgraded = attribute::is_upgrade(request.headers());
+    let upgraded = draft.upgraded;
     let principal = draft.opened.principal.clone().unwrap_or_default();
     let policies = gateway.policies.current();
     let cluster = draft.opened.cluster.clone();

@@ -56,6 +56,8 @@ pub struct Draft {
     pub received: Instant,
     /// The record of intent, as far as it is known.
     pub opened: ExchangeOpened,
+    /// Whether the client asks to leave HTTP.
+    pub upgraded: bool,
     /// Its session, once it has one.
     pub session: Option<Arc<Session>>,
     /// Timings so far.
@@ -68,8 +70,8 @@ pub async fn serve(
     client: Arc<Connection>,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let mut draft = Draft::new(&client);
     let upgraded = attribute::is_upgrade(request.headers());
+    let mut draft = Draft::new(&client, upgraded);
     let long_target = client.take_long_target();
     let mut response = match authorized(&gateway, &request, long_target, &mut draft).await {
         Ok(authorized) => {
@@ -88,7 +90,7 @@ pub async fn serve(
 }
 
 impl Draft {
-    fn new(client: &Connection) -> Self {
+    fn new(client: &Connection, upgraded: bool) -> Self {
         let id = ExchangeId::new();
         let opened = ExchangeOpened {
             exchange: id,
@@ -98,7 +100,7 @@ impl Draft {
             ..ExchangeOpened::default()
         };
         let timing = Timing::default();
-        Self { id, received: Instant::now(), opened, session: None, timing }
+        Self { id, received: Instant::now(), opened, upgraded, session: None, timing }
     }
 }
 
@@ -144,16 +146,15 @@ async fn authorized(
     let info = attribute::request_info(request.method(), route.rest, query)
         .map_err(|error| refused_path(&error))?;
     draft.opened.request = Some(info.clone());
-    let upgraded = attribute::is_upgrade(request.headers());
-    draft.opened.stream =
-        attribute::stream_request(&info, query, upgraded).map_err(|error| refused_path(&error))?;
+    draft.opened.stream = attribute::stream_request(&info, query, draft.upgraded)
+        .map_err(|error| refused_path(&error))?;
 
     // authorize
     let since = Instant::now();
     let permitted = authorize::authorize(gateway, request, &info, route.task, draft);
     draft.timing.authorize = micros(since.elapsed());
     permitted?;
-    let offer = match offer(request, &info, long_target.is_some())? {
+    let offer = match offer(request, &info, draft.upgraded, long_target.is_some())? {
         Some(offer) => {
             decodable(&offer, draft)?;
             Some((offer, gateway.upgrades.place(session.streams())?))
@@ -172,9 +173,10 @@ async fn authorized(
 fn offer(
     request: &Request<Incoming>,
     info: &RequestInfo,
+    upgraded: bool,
     long_target: bool,
 ) -> Result<Option<Offer>, Refused> {
-    if attribute::is_upgrade(request.headers()) {
+    if upgraded {
         let has_body = !request.body().is_end_stream();
         return Offer::read(info, request.version(), request.headers(), has_body).map(Some);
     }

@@ -100,6 +100,10 @@ pub struct Store {
     pub queue_bytes_max: usize,
     /// How long a written record may wait for the disk.
     pub sync_interval: Duration,
+    /// A segment is sealed at this age.
+    pub segment_age_max: Duration,
+    /// How long records may stay unsigned.
+    pub checkpoint_interval: Duration,
 }
 
 /// The directories of Cedar policies.

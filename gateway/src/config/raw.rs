@@ -32,6 +32,8 @@ pub(super) struct Store {
     pub(super) segment_size: Option<String>,
     pub(super) queue_size: Option<String>,
     pub(super) sync_interval: Option<String>,
+    pub(super) segment_age: Option<String>,
+    pub(super) checkpoint_interval: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -8,6 +8,7 @@
 //! was recorded chose those bytes, and the reader may be the one who judges them.
 
 mod args;
+mod bundle;
 mod error;
 pub mod escape;
 mod export;
@@ -59,9 +60,12 @@ pub fn run(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
         Verb::Follow(args) => follow::run(open(cli, screen)?, args, screen),
         Verb::Export(args) => export::run(open(cli, screen)?, args, screen),
         Verb::Search(args) => search::run(open(cli, screen)?, args, Timestamp::now(), screen),
-        Verb::Verify { target, key } => {
-            verify::run(cli.store.as_deref(), target.as_deref(), key, screen)
+        Verb::Verify { target, key, head } => {
+            let asked =
+                verify::Asked { target: target.as_deref(), keys: key, head: head.as_deref() };
+            verify::run(cli.store.as_deref(), &asked, screen)
         }
+        Verb::Head => verify::head(&directory(cli)?, screen),
         Verb::Keys { verb } => keys::run(&directory(cli)?, *verb, screen),
         Verb::Reindex => reindex::run(&directory(cli)?, screen),
         Verb::Witness => witness::run(open(cli, screen)?, screen),

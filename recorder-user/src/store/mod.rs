@@ -10,12 +10,14 @@
 //! a record and its acknowledgement. The gateway calls [`Store`] and [`Recorder`]; the command line calls
 //! [`Reader`], [`verify()`] and [`reindex`]. The format is in `docs/format.md`.
 
+mod bundle;
 mod catalog;
 mod clip;
 mod disk;
 mod fold;
 mod format;
 mod free_disk;
+mod head;
 mod index;
 mod lock;
 mod memory;
@@ -38,12 +40,17 @@ use std::sync::Arc;
 
 use crate::model::Timestamp;
 
+pub use bundle::{
+    BundleError, BundleOf, BundledSegment, KEYS_DIRECTORY, Manifest as BundleManifest,
+    export_bundle,
+};
 pub use catalog::{Catalog, CatalogError, ReindexError, ReindexReport, reindex};
 pub use disk::{Disk, DiskFile, SystemDisk};
 pub use format::{
     BadHeader, ChainHash, Checkpoint, DecodePayloadError, Header, PAYLOAD_BYTES_MAX, Previous,
     RecordTooLarge, Seal, SealedBy,
 };
+pub use head::{Head, ReadHeadError, head_file};
 pub use index::{IndexError, IndexHealth};
 pub use lock::LockError;
 pub use open::{CloseStoreError, OpenStoreError, Recovered, Store, StoreOptions};
@@ -60,7 +67,9 @@ pub use rows::{
 };
 pub use scan::{BadRecord, ScanError};
 pub use sync::SyncHealth;
-pub use verify::{FirstBad, SegmentReport, VerifyError, VerifyReport, verify, verify_session};
+pub use verify::{
+    Check, FirstBad, HeadFound, Scope, SegmentReport, VerifyError, VerifyReport, verify,
+};
 
 /// The wall clock, given by the caller so that tests can set it.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;

@@ -14,6 +14,7 @@ use super::{
     Clock,
     disk::{self, Disk, SystemDisk},
     fold::Fold,
+    head::HeadFile,
     index::{Feed, Index},
     lock::{Lock, LockError},
     memory::MemoryRows,
@@ -159,6 +160,7 @@ impl Store {
         let lock = Lock::take(&directory.join(LOCK_FILE), LOCK_PATIENCE)?;
         segment::remove_leftovers(&directory).map_err(io)?;
         let key = signing::load_or_create(&options.keys)?;
+        HeadFile::of(&options.keys).compare(&directory);
         let found = recovery::recover(&directory, &clock, &key)?;
         let gateway = recovery::gateway_id(&directory, found.gateway)?;
         let boot = boot_id();
@@ -214,7 +216,7 @@ impl Store {
         lock: Lock,
     ) -> Result<Self, OpenStoreError> {
         let gateway = maker.gateway;
-        let sync = Arc::new(Syncer::new(options.sync_interval));
+        let sync = Arc::new(Syncer::new(options.sync_interval, HeadFile::of(&options.keys)));
         let shared = Arc::new(Shared::new(
             options.directory.clone(),
             options.queue_bytes_max,

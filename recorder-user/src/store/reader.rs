@@ -295,6 +295,8 @@ impl Iterator for Records {
                 }
             };
             let failed = match scan.next() {
+                // What was taken out is no damage: `verify` says whether it was to be.
+                Ok(Some(raw)) if raw.is_pruned() => continue,
                 Ok(Some(raw)) => {
                     let position = Position { segment, offset: raw.offset };
                     let record = raw.decode();

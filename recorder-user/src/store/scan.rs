@@ -89,7 +89,7 @@ pub(super) struct RawRecord {
     /// The offset after it.
     pub(super) end: u64,
     pub(super) kind: Kind,
-    flags: u16,
+    pub(super) flags: u16,
     payload: Bytes,
     pub(super) hash: ChainHash,
     file: Arc<File>,
@@ -108,6 +108,23 @@ impl RawRecord {
     /// Whether the record was deleted and only its digest is left.
     pub(super) const fn is_pruned(&self) -> bool {
         self.flags & flag::PRUNED != 0
+    }
+
+    /// Whether there is a digest and nothing else.
+    pub(super) fn is_stub(&self) -> bool {
+        self.is_pruned()
+            && self.payload.get(HASH_BYTES..).is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
+    }
+
+    /// The offset of the record that this one builds on.
+    pub(super) fn base(&self) -> Option<u64> {
+        let offset = self.payload.first_chunk().filter(|_| self.flags & flag::BASE != 0);
+        offset.map(|offset| u64::from_le_bytes(*offset))
+    }
+
+    /// How long the payload is, as stored.
+    pub(super) const fn payload_bytes(&self) -> usize {
+        self.payload.len()
     }
 }
 
@@ -225,7 +242,7 @@ impl Scan {
         if crc32c::crc32c(&record[8..]) != head.crc {
             return Err(self.bad(BadRecord::Checksum));
         }
-        let hash = if head.flags & flag::PRUNED == 0 {
+        let hash = if version == 1 || head.flags & flag::PRUNED == 0 {
             format::link(version, hash, record)
         } else if let Some(digest) = record[RECORD_HEAD_BYTES..].first_chunk() {
             format::link_digest(hash, digest)

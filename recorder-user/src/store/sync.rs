@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     disk::DiskFile,
+    head::{Head, HeadFile},
     queue::{Shared, Waiter, lock},
     recorder::AppendError,
 };
@@ -40,6 +41,8 @@ struct State {
     /// Someone waits for everything written so far.
     flush: bool,
     failed: Option<Arc<io::Error>>,
+    /// The newest signed state, until it is durable and noted.
+    head: Option<Head>,
     stop: bool,
     idle: bool,
     running: bool,
@@ -53,16 +56,18 @@ pub(super) struct Syncer {
     done: Condvar,
     interval: Duration,
     failed: AtomicBool,
+    head: HeadFile,
 }
 
 impl Syncer {
-    pub(super) fn new(interval: Duration) -> Self {
+    pub(super) fn new(interval: Duration, head: HeadFile) -> Self {
         Self {
             state: Mutex::default(),
             wake: Condvar::new(),
             done: Condvar::new(),
             interval: interval.min(INTERVAL_MAX),
             failed: AtomicBool::new(false),
+            head,
         }
     }
 
@@ -71,8 +76,13 @@ impl Syncer {
         let mut state = lock(&self.state);
         state.file = Some(file);
         (state.written, state.durable) = (offset, offset);
-        (state.dirty, state.failed) = (None, None);
+        (state.dirty, state.failed, state.head) = (None, None, None);
         self.failed.store(false, Ordering::Release);
+    }
+
+    /// The file will be signed up to here: to be noted outside the store once that is durable.
+    pub(super) fn announce(&self, head: Head) {
+        lock(&self.state).head = Some(head);
     }
 
     /// The file is written up to here; the waiters wait until that is durable.
@@ -118,7 +128,7 @@ impl Syncer {
             state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.file = None;
-        state.dirty = None;
+        (state.dirty, state.head) = (None, None);
         (state.durable, std::mem::take(&mut state.waiters))
     }
 
@@ -185,10 +195,14 @@ impl Syncer {
             Ok(target) => {
                 state.durable = target;
                 state.running = false;
+                let head = state.head.take_if(|head| head.state.bytes <= target);
                 drop(state);
                 self.done.notify_all();
                 for waiter in waiters {
                     waiter.settle(Ok(()));
+                }
+                if let Some(head) = head {
+                    self.head.keep(&head);
                 }
             }
             Err(source) => {

@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     model::{Kind, Record, SegmentId, Timestamp},
-    store::signing::{self, SigningKey},
+    store::{
+        head::Head,
+        signing::{self, SigningKey},
+    },
 };
 
 /// Continues a chain, record by record.
@@ -80,6 +83,11 @@ impl Encoder {
         let (segment, key) = (self.segment, self.key.id());
         let statement = Checkpoint { segment, time, records, bytes, hash, key };
         self.signed(Kind::CHECKPOINT, signing::CHECKPOINT, &statement, out);
+    }
+
+    /// The state of the chain, signed.
+    pub(in crate::store) fn head(&self, time: Timestamp) -> Head {
+        Head::sign(&self.key, self.segment, self.mark, time)
     }
 
     /// Appends the seal.

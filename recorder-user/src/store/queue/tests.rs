@@ -1,15 +1,16 @@
 use std::{
     future::Future as _,
+    path::Path,
     task::{Context, Waker},
 };
 
 use bytes::Bytes;
 
 use super::*;
-use crate::model::Kind;
+use crate::{model::Kind, store::head::HeadFile};
 
 fn shared(room: usize) -> Shared {
-    let sync = Arc::new(Syncer::new(Duration::ZERO));
+    let sync = Arc::new(Syncer::new(Duration::ZERO, HeadFile::of(Path::new("/nowhere"))));
     Shared::new(PathBuf::new(), room, SegmentId::new(), sync, Arc::default())
 }
 

@@ -48,8 +48,7 @@ fn boundaries(directory: &Path, segment: usize) -> Vec<usize> {
 }
 
 fn first_bad(directory: &Path) -> Option<(PathBuf, u64)> {
-    let report = verify(directory).expect("readable");
-    report.first_bad.map(|bad| (bad.file, bad.offset))
+    verdict(directory)
 }
 
 #[tokio::test]

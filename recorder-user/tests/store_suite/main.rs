@@ -7,4 +7,8 @@ mod damage;
 mod faults;
 mod index;
 mod live;
+#[allow(dead_code, unreachable_pub, reason = "the program's own main is not called here")]
+#[path = "../../examples/recorder-verify.rs"]
+mod recorder_verify;
 mod support;
+mod tamper;

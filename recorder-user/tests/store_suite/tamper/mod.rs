@@ -40,10 +40,13 @@ async fn write(directory: &Path, segment_bytes_max: u64, exchanges: usize) {
 /// A store of several segments, each with several signatures, and its keys.
 async fn signed_store(exchanges: usize) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory");
-    write(directory.path(), 12 << 10, exchanges).await;
+    write(directory.path(), SEGMENT_BYTES, exchanges).await;
     assert_eq!(found(directory.path()), None);
     directory
 }
+
+/// A few batches.
+const SEGMENT_BYTES: u64 = 6 << 10;
 
 /// A copy with its keys, to tamper with.
 fn copy(from: &Path) -> tempfile::TempDir {

@@ -4,7 +4,9 @@ use std::fs;
 
 use recorder_user::store::{HeadFound, Reader};
 
-use super::{attacker::Segment, copy, copy_all, found, signed_store, with_head, write};
+use super::{
+    SEGMENT_BYTES, attacker::Segment, copy, copy_all, found, signed_store, with_head, write,
+};
 use crate::support::*;
 
 #[tokio::test]
@@ -73,7 +75,7 @@ async fn an_older_copy_is_found() {
     let older = copy(source.path());
     let before = segments(older.path());
     let end = (before[before.len() - 1].clone(), 0);
-    write(source.path(), 12 << 10, 3).await;
+    write(source.path(), SEGMENT_BYTES, 3).await;
     assert_eq!(with_head(source.path()).head, HeadFound::Reached);
 
     // The whole store, with the head of the newer one: its own signatures are as good.
@@ -89,7 +91,7 @@ async fn an_older_copy_is_found() {
 
     // The start of a gateway on it keeps the head of what is lost.
     let lost = fs::read(rolled.path().join("keys/head")).expect("a head");
-    write(rolled.path(), 12 << 10, 1).await;
+    write(rolled.path(), SEGMENT_BYTES, 1).await;
     assert_eq!(fs::read(rolled.path().join("keys/head.lost")).expect("kept"), lost);
     assert_eq!(found(rolled.path()), None, "it has a head of its own now");
     fs::write(rolled.path().join("keys/head"), lost).expect("writable");
@@ -97,7 +99,7 @@ async fn an_older_copy_is_found() {
 
     // A fork: two stores that were one, with the newer half of the other.
     let fork = copy(older.path());
-    write(fork.path(), 12 << 10, 3).await;
+    write(fork.path(), SEGMENT_BYTES, 3).await;
     let spliced = copy(source.path());
     let (ours, theirs) = (segments(spliced.path()), segments(fork.path()));
     let last = theirs.last().expect("segments");
@@ -159,10 +161,10 @@ async fn a_head_that_cannot_be_used_says_nothing() {
 #[tokio::test]
 async fn the_head_follows_what_is_durable() {
     let source = tempfile::tempdir().expect("a directory");
-    write(source.path(), 12 << 10, 3).await;
+    write(source.path(), SEGMENT_BYTES, 3).await;
     let first = fs::read(source.path().join("keys/head")).expect("a head");
     assert_eq!(with_head(source.path()).head, HeadFound::Reached);
-    write(source.path(), 12 << 10, 1).await;
+    write(source.path(), SEGMENT_BYTES, 1).await;
     assert_ne!(fs::read(source.path().join("keys/head")).expect("a head"), first);
     let report = with_head(source.path());
     assert_eq!((report.head, report.unsigned_records), (HeadFound::Reached, 0));

@@ -42,7 +42,7 @@ pub use format::{
     BadHeader, ChainHash, DecodePayloadError, Header, PAYLOAD_BYTES_MAX, Previous, RecordTooLarge,
     Seal, SealedBy,
 };
-pub use index::{IndexError, IndexHealth};
+pub use index::{IndexBackend, IndexError, IndexHealth, ParseIndexBackendError};
 pub use lock::LockError;
 pub use open::{CloseStoreError, OpenStoreError, Recovered, Store, StoreOptions};
 pub use reader::{

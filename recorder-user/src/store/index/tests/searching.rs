@@ -271,7 +271,7 @@ proptest! {
             }
         }
         let selected = |query: &Query, row: &ExchangeRow| {
-            query.selects(row, || ends.get(&row.exchange).cloned())
+            query.selects(row, || Ok(ends.get(&row.exchange).cloned()))
         };
         for backend in IndexBackend::ALL {
             let store = tempfile::tempdir().expect("a directory");

@@ -44,8 +44,21 @@ pub(super) struct Committed {
     pub(super) next: Ordinal,
 }
 
-/// By block and term: which slots get it, and which lose it.
-type Changes = HashMap<(u64, Term), Vec<(Slot, bool)>>;
+/// A slot gets a term, or loses it. Sorted, those of one set are together, and the sets in the order of keys.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Change {
+    block: u64,
+    term: Term,
+    slot: Slot,
+    is_set: bool,
+}
+
+/// The trigrams of texts that many rows of a batch share.
+#[derive(Default)]
+struct Shared<'a> {
+    user_agents: HashMap<&'a str, Terms>,
+    command_names: HashMap<&'a str, Terms>,
+}
 
 impl<'a> Overlay<'a> {
     pub(super) fn new(table: &'a dyn Table, next: Ordinal) -> Self {
@@ -76,12 +89,12 @@ impl<'a> Overlay<'a> {
             puts.push(Put { tree: Tree::Active, key: key.clone(), value: active });
             puts.push(Put { tree: Tree::Sessions, key, value: Some(json(entry)) });
         }
-        let mut changes = Changes::new();
+        let (mut changes, mut shared) = (Vec::new(), Shared::default());
         for (id, entry) in &self.exchanges {
             let value = [&entry.ordinal.key()[..], &json(&entry.row)].concat();
             let key = id.as_bytes().to_vec();
             puts.push(Put { tree: Tree::Exchanges, key, value: Some(value) });
-            entry.changes(&mut changes);
+            entry.changes(&mut shared, &mut changes);
         }
         put_postings(self.table, changes, &mut puts)?;
         put_slots(self.table, self.exchanges.values(), &mut puts)?;
@@ -120,36 +133,46 @@ impl<'a> Overlay<'a> {
 }
 
 impl Entry {
-    fn changes(&self, changes: &mut Changes) {
-        let mut terms = terms::of_outcome(&self.row);
-        let slot = self.ordinal.slot();
-        let mut change = |term, is_set| {
-            changes.entry((self.ordinal.block(), term)).or_default().push((slot, is_set));
-        };
-        match &self.stored {
-            Some(stored) => {
-                stored.difference(&terms).for_each(|term| change(*term, false));
-                terms.retain(|term| !stored.contains(term));
+    fn changes<'a>(&'a self, shared: &mut Shared<'a>, changes: &mut Vec<Change>) {
+        let (block, slot) = (self.ordinal.block(), self.ordinal.slot());
+        let mut change =
+            |term: &Term, is_set| changes.push(Change { block, term: *term, slot, is_set });
+        let outcome = terms::of_outcome(&self.row);
+        if let Some(stored) = &self.stored {
+            stored.difference(&outcome).for_each(|term| change(term, false));
+            outcome.difference(stored).for_each(|term| change(term, true));
+        } else {
+            outcome.iter().for_each(|term| change(term, true));
+            terms::of_intent(&self.row).iter().for_each(|term| change(term, true));
+            let agent = self.row.user_agent.as_str();
+            let agent = shared.user_agents.entry(agent);
+            let agent = agent.or_insert_with_key(|agent| terms::of_user_agent(agent));
+            agent.iter().for_each(|term| change(term, true));
+            if let Some(name) = self.row.command_name.as_deref() {
+                let name = shared.command_names.entry(name);
+                let name = name.or_insert_with_key(|name| terms::of_command_name(name));
+                name.iter().for_each(|term| change(term, true));
             }
-            None => terms.extend(terms::of_intent(&self.row)),
         }
-        terms.union(&self.left_out).for_each(|term| change(*term, true));
+        self.left_out.iter().for_each(|term| change(term, true));
     }
 }
 
 fn put_postings(
     table: &dyn Table,
-    changes: Changes,
+    mut changes: Vec<Change>,
     puts: &mut Vec<Put>,
 ) -> Result<(), IndexError> {
-    for ((block, term), slots) in changes {
-        let key = posting_key(block, term.as_bytes());
+    changes.sort_unstable();
+    for same in changes.chunk_by(|a, b| (a.block, a.term) == (b.block, b.term)) {
+        let key = posting_key(same[0].block, same[0].term.as_bytes());
         let mut set = Slots::NONE;
         if let Some(stored) = table.get(Tree::Postings, &key)? {
             set.unite_stored(&stored)?;
         }
-        for (slot, is_set) in slots {
-            if is_set { set.insert(slot) } else { set.remove(slot) }
+        // What an exchange gets and loses in one batch it gets: `true` comes last.
+        for Change { slot, is_set, .. } in same {
+            if *is_set { set.insert(*slot) } else { set.remove(*slot) }
         }
         puts.push(Put { tree: Tree::Postings, key, value: set.encode() });
     }

@@ -116,7 +116,7 @@ impl Index {
 }
 
 /// Rows in one transaction, about.
-const ROWS_MAX: usize = 512;
+const ROWS_MAX: usize = 1024;
 /// Records that are read at once while catching up.
 const ITEMS_MAX: usize = 1024;
 /// After so many bytes put the database is closed and opened again.

@@ -66,7 +66,7 @@ impl Term {
 /// Terms of one exchange.
 pub(super) type Terms = BTreeSet<Term>;
 
-/// What of a row does not change.
+/// What of a row does not change, user agent and command name apart.
 pub(super) fn of_intent(row: &ExchangeRow) -> Terms {
     let mut terms = Terms::new();
     let texts = [
@@ -85,10 +85,23 @@ pub(super) fn of_intent(row: &ExchangeRow) -> Terms {
     terms.extend(row.task.as_ref().map(|task| Term::of(Field::Task, task.as_bytes())));
     terms.extend(row.command.as_ref().map(|id| Term::of(Field::CommandId, id.as_bytes())));
     terms.extend(row.verdict.map(verdict));
-    for text in [&row.command_name, &row.command_line].into_iter().flatten() {
-        trigrams(Field::Command, text.as_bytes(), &mut terms);
+    if let Some(line) = &row.command_line {
+        trigrams(Field::Command, line.as_bytes(), &mut terms);
     }
-    trigrams(Field::UserAgent, row.user_agent.as_bytes(), &mut terms);
+    terms
+}
+
+/// What a user agent, which many rows share, adds to that.
+pub(super) fn of_user_agent(user_agent: &str) -> Terms {
+    let mut terms = Terms::new();
+    trigrams(Field::UserAgent, user_agent.as_bytes(), &mut terms);
+    terms
+}
+
+/// The same of a command's name.
+pub(super) fn of_command_name(name: &str) -> Terms {
+    let mut terms = Terms::new();
+    trigrams(Field::Command, name.as_bytes(), &mut terms);
     terms
 }
 

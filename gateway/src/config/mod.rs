@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use recorder_user::store::IndexBackend;
+use recorder_user::store::{IndexBackend, encryption::KeySource};
 
 use crate::upgrade::Limits;
 
@@ -104,6 +104,12 @@ pub struct Store {
     pub sync_interval: Duration,
     /// The database of the index.
     pub index: IndexBackend,
+    /// A segment is sealed at this age.
+    pub segment_age_max: Duration,
+    /// The operator's key, where the store is to be encrypted.
+    pub encryption: Option<KeySource>,
+    /// How long records may stay unsigned.
+    pub checkpoint_interval: Duration,
 }
 
 /// The directories of Cedar policies.

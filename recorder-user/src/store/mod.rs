@@ -13,6 +13,7 @@
 mod catalog;
 mod clip;
 mod disk;
+pub mod encryption;
 mod fold;
 mod format;
 mod free_disk;
@@ -27,7 +28,9 @@ mod records_of;
 mod recovery;
 pub mod rows;
 mod scan;
+mod schedule;
 mod segment;
+pub mod signing;
 mod sync;
 mod verify;
 mod writer;
@@ -39,8 +42,8 @@ use crate::model::Timestamp;
 pub use catalog::{Catalog, CatalogError, ReindexError, ReindexReport, reindex};
 pub use disk::{Disk, DiskFile, SystemDisk};
 pub use format::{
-    BadHeader, ChainHash, DecodePayloadError, Header, PAYLOAD_BYTES_MAX, Previous, RecordTooLarge,
-    Seal, SealedBy,
+    BadHeader, ChainHash, Checkpoint, DecodePayloadError, Header, PAYLOAD_BYTES_MAX, Previous,
+    RecordTooLarge, Seal, SealedBy,
 };
 pub use index::{IndexBackend, IndexError, IndexHealth, ParseIndexBackendError};
 pub use lock::LockError;

@@ -100,6 +100,8 @@ pub struct Store {
     pub queue_bytes_max: usize,
     /// How long a written record may wait for the disk.
     pub sync_interval: Duration,
+    /// Whether it is put on record who reads recordings through the admin socket.
+    pub record_access: bool,
 }
 
 /// The directories of Cedar policies.

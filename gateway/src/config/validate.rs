@@ -134,6 +134,8 @@ fn store(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Opt
         segment_bytes_max: segment,
         queue_bytes_max: usize::try_from(queue).unwrap_or(usize::MAX),
         sync_interval,
+        // Who reads recordings is part of what an auditor asks.
+        record_access: raw.record_access.unwrap_or(true),
     })
 }
 

@@ -1,16 +1,20 @@
 //! `recorder verify`: is the record intact?
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
 use super::{
-    CliError, Outcome,
+    Cli, CliError, Outcome,
     library::{Library, failed},
+    place::{self, Place},
     screen::{Ink, Screen},
     text, units,
 };
-use crate::store::{self, VerifyError, VerifyReport};
+use crate::{
+    model::{AccessScope, SessionId, Through},
+    store::{self, VerifyError, VerifyReport},
+};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -33,31 +37,30 @@ struct BadLine {
 
 /// Checks a session, the store at a path, or the store that was named.
 pub(super) fn run(
-    store: Option<&Path>,
+    cli: &Cli,
     target: Option<&str>,
     screen: &mut Screen<'_>,
 ) -> Result<Outcome, CliError> {
-    let named = || store.map(Path::to_path_buf).ok_or(CliError::NoStore);
     let (name, report) = match target {
-        None => whole(named()?)?,
-        Some(path) if Path::new(path).exists() => whole(path.into())?,
+        None => whole(&Place::named(cli)?, screen)?,
+        Some(path) if Path::new(path).exists() => whole(&Place::of(path.into(), cli)?, screen)?,
         Some(path) if path.contains(['/', '.']) => return Err(CliError::MissingStore(path.into())),
         Some(id) => {
-            let directory = named()?;
-            if !directory.is_dir() {
-                return Err(CliError::MissingStore(directory));
-            }
+            let place = Place::named(cli)?;
             // A whole id needs no rows, which damage may have hidden.
             let session = match id.parse() {
                 Ok(session) => session,
-                Err(_) => Library::open(&directory)?.find_session(id)?.session,
+                Err(_) => session_id(&place, id, screen)?,
             };
+            let scope = AccessScope { sessions: vec![session], ..AccessScope::default() };
+            place.announce(&place.reader()?, VERB, scope, screen)?;
+            let directory = &place.directory;
             let report =
-                store::verify_session(&directory, session).map_err(|error| match error {
+                store::verify_session(directory, session).map_err(|error| match error {
                     VerifyError::NoSession(_) => {
                         CliError::NotFound { what: "session", id: id.into() }
                     }
-                    error => failed("verify", &directory, error),
+                    error => failed("verify", directory, error),
                 })?;
             (format!("session {session}"), report)
         }
@@ -65,13 +68,27 @@ pub(super) fn run(
     tell(&name, &report, screen)
 }
 
-fn whole(directory: PathBuf) -> Result<(String, VerifyReport), CliError> {
-    if !directory.is_dir() {
-        return Err(CliError::MissingStore(directory));
+fn session_id(place: &Place, id: &str, screen: &mut Screen<'_>) -> Result<SessionId, CliError> {
+    match Library::open(place, VERB, Through::Files, screen)?.session_id(id) {
+        Err(CliError::Asked(error)) => {
+            place::remark(&*error, screen)?;
+            Library::from_files(place, VERB, screen)?.session_id(id)
+        }
+        found => found,
     }
-    let report = store::verify(&directory).map_err(|error| failed("verify", &directory, error))?;
+}
+
+fn whole(place: &Place, screen: &mut Screen<'_>) -> Result<(String, VerifyReport), CliError> {
+    let directory = &place.directory;
+    // What is no store is for the verifier to say.
+    if let Ok(reader) = place.reader() {
+        place.announce(&reader, VERB, AccessScope::default(), screen)?;
+    }
+    let report = store::verify(directory).map_err(|error| failed("verify", directory, error))?;
     Ok((directory.display().to_string(), report))
 }
+
+const VERB: &str = "verify";
 
 fn tell(target: &str, report: &VerifyReport, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
     let first_bad = report.first_bad.as_ref().map(|bad| BadLine {

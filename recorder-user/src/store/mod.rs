@@ -16,7 +16,9 @@ mod disk;
 mod fold;
 mod format;
 mod free_disk;
+mod id_part;
 mod index;
+mod live_rows;
 mod lock;
 mod memory;
 mod open;
@@ -28,6 +30,7 @@ mod recovery;
 pub mod rows;
 mod scan;
 mod segment;
+mod source;
 mod sync;
 mod verify;
 mod writer;
@@ -42,7 +45,9 @@ pub use format::{
     BadHeader, ChainHash, DecodePayloadError, Header, PAYLOAD_BYTES_MAX, Previous, RecordTooLarge,
     Seal, SealedBy,
 };
-pub use index::{IndexError, IndexHealth};
+pub use id_part::{ID_PART_CHARS_MIN, IdPart, MATCHING_IDS_MAX, MatchingIds, ParseIdPartError};
+pub use index::{IndexError, IndexHealth, VERSION as ROWS_VERSION};
+pub use live_rows::{LiveRows, LiveRowsError, RowPage};
 pub use lock::LockError;
 pub use open::{CloseStoreError, OpenStoreError, Recovered, Store, StoreOptions};
 pub use reader::{
@@ -57,6 +62,7 @@ pub use rows::{
     RefusalRow, SessionKind, SessionView, StateWord, StatusFilter,
 };
 pub use scan::{BadRecord, ScanError};
+pub use source::RowSource;
 pub use sync::SyncHealth;
 pub use verify::{FirstBad, SegmentReport, VerifyError, VerifyReport, verify, verify_session};
 

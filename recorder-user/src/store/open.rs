@@ -15,6 +15,7 @@ use super::{
     disk::{self, Disk, SystemDisk},
     fold::Fold,
     index::{Feed, Index},
+    live_rows::LiveRows,
     lock::{Lock, LockError},
     memory::MemoryRows,
     queue::{Shared, chain},
@@ -221,6 +222,12 @@ impl Store {
     #[must_use]
     pub fn recorder(&self) -> Recorder {
         Recorder::new(Arc::clone(&self.shared))
+    }
+
+    /// A handle to ask for the rows of what is written.
+    #[must_use]
+    pub fn rows(&self) -> LiveRows {
+        LiveRows::new(Arc::clone(&self.shared.index))
     }
 
     /// The gateway that this store belongs to: made once, kept in the directory.

@@ -76,3 +76,17 @@ pub struct AccessScope {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_writers_words_are_read() {
+        let text = r#"{"access":"0190f3c2aaaabbbbccccddddeeee1234","time":"2026-09-21T14:13:20.000000Z",
+            "by":{"uid":0,"user":null,"tty":"pts/1"},"through":"web","verb":"browse","what":{"pages":[1]}}"#;
+        let read: RecordingRead = serde_json::from_str(text).expect("understood");
+        assert_eq!((read.through, read.verb.as_str()), (Through::Unknown, "browse"));
+        assert_eq!(read.what, AccessScope::default());
+    }
+}

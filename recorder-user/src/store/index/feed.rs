@@ -198,3 +198,27 @@ const QUESTIONS_MAX: usize = 64;
 const GATHER: Duration = Duration::from_millis(100);
 /// How often the rows are made durable: a crash costs reading what came since.
 const DURABLE_INTERVAL: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_bounded_and_end_with_the_thread() {
+        let feed = Feed::default();
+        let question = || -> Question { Box::new(|_| {}) };
+        for _ in 0..QUESTIONS_MAX {
+            feed.ask(question()).expect("there is room");
+        }
+        assert!(matches!(feed.ask(question()), Err(LiveRowsError::Busy)));
+        // Whoever waits hears that there will be no answer: the question is dropped.
+        let (held, dropped) = std::sync::mpsc::channel::<()>();
+        lock(&feed.state).questions[0] = Box::new(move |_| drop(held));
+        feed.give_up(&IndexError::Doubtful("a test".into()));
+        assert!(dropped.recv().is_err());
+        assert!(matches!(feed.ask(question()), Err(LiveRowsError::NoIndex)));
+        let stopped = Feed::default();
+        stopped.stop();
+        assert!(matches!(stopped.ask(question()), Err(LiveRowsError::NoIndex)));
+    }
+}

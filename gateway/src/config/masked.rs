@@ -18,6 +18,7 @@ pub(super) fn text(config: &Config) -> String {
             "segmentSize": units::size_text(config.store.segment_bytes_max),
             "queueSize": units::size_text(queue),
             "syncInterval": units::duration_text(config.store.sync_interval),
+            "index": config.store.index.as_str(),
             "recordAccess": config.store.record_access,
         },
         "admin": {"socket": config.admin.socket.display().to_string()},

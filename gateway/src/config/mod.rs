@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+use recorder_user::store::IndexBackend;
+
 use crate::upgrade::Limits;
 
 mod authentication;
@@ -100,6 +102,8 @@ pub struct Store {
     pub queue_bytes_max: usize,
     /// How long a written record may wait for the disk.
     pub sync_interval: Duration,
+    /// The database of the index.
+    pub index: IndexBackend,
     /// Whether it is put on record who reads recordings through the admin socket.
     pub record_access: bool,
 }

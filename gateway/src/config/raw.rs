@@ -32,6 +32,7 @@ pub(super) struct Store {
     pub(super) segment_size: Option<String>,
     pub(super) queue_size: Option<String>,
     pub(super) sync_interval: Option<String>,
+    pub(super) index: Option<String>,
     pub(super) record_access: Option<bool>,
 }
 

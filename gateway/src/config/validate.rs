@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
+use recorder_user::store::IndexBackend;
 use serde_json::{Map, Value};
 
 use crate::upgrade::Limits;
@@ -129,11 +130,20 @@ fn store(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Opt
         Duration::from_millis(1)..=Duration::from_millis(150),
         problems,
     );
+    let index = match raw.index.as_deref().map(str::parse::<IndexBackend>) {
+        None => IndexBackend::default(),
+        Some(Ok(index)) => index,
+        Some(Err(error)) => {
+            problems.add("store.index", error.to_string());
+            IndexBackend::default()
+        }
+    };
     Some(Store {
         directory: directory.join(raw.directory),
         segment_bytes_max: segment,
         queue_bytes_max: usize::try_from(queue).unwrap_or(usize::MAX),
         sync_interval,
+        index,
         // Who reads recordings is part of what an auditor asks.
         record_access: raw.record_access.unwrap_or(true),
     })

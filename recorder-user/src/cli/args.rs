@@ -121,6 +121,8 @@ Examples:
   recorder search --resource deployments --namespace shop --name web --effect modified
   recorder search --resource secrets --verb get --since 2026-01-31
   recorder search --status 4xx --user-agent helm
+  recorder search --resource pods/exec --command 'rm -rf'
+  recorder search --uid 0b7f2c1e-5a51-4f0e-9b8e-6f1f0c2f8e11
   recorder search --session 3f9a --limit 0 --json")]
     Search(Box<SearchArgs>),
     /// Check the hash chain of one session or of the whole store.
@@ -258,12 +260,21 @@ pub struct SearchArgs {
     /// Plural name, group and subresource if wanted: pods, deployments.apps, pods/exec.
     #[arg(long)]
     pub resource: Option<String>,
+    /// Of this API group; '' is the core group.
+    #[arg(long, value_name = "GROUP")]
+    pub api_group: Option<String>,
+    /// On this cluster, by its name in the configuration.
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
     /// In this namespace.
     #[arg(long, short = 'n')]
     pub namespace: Option<String>,
-    /// The object's name.
+    /// The object's name; also of one that was changed without being named.
     #[arg(long)]
     pub name: Option<String>,
+    /// The uid of an object that was changed.
+    #[arg(long)]
+    pub uid: Option<String>,
     /// The user agent contains this.
     #[arg(long, value_name = "TEXT")]
     pub user_agent: Option<String>,
@@ -276,8 +287,8 @@ pub struct SearchArgs {
     /// What it did to the cluster.
     #[arg(long, value_enum)]
     pub effect: Option<EffectWord>,
-    /// By this command: part of its name (apply) or its id.
-    #[arg(long)]
+    /// By this command: part of its name (apply), its id, or part of what an exec ran ('rm -rf').
+    #[arg(long, value_name = "TEXT")]
     pub command: Option<String>,
     /// Received at or after this.
     #[arg(long, value_name = "TIME", value_parser = parse_when)]

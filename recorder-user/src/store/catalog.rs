@@ -35,6 +35,7 @@ pub enum CatalogError {
 ///
 /// While it is held a gateway that starts may have to wait for the index: let go of it soon.
 pub struct Catalog {
+    reader: Reader,
     rows: Rows,
     damage: Vec<ReadError>,
 }
@@ -48,7 +49,8 @@ impl Catalog {
     pub(super) fn load(reader: &Reader) -> Result<Self, CatalogError> {
         let store = reader.directory();
         if let Some(index) = current_index(store) {
-            return Ok(Self { rows: Rows::Index(Box::new(index)), damage: Vec::new() });
+            let rows = Rows::Index(Box::new(index));
+            return Ok(Self { reader: reader.clone(), rows, damage: Vec::new() });
         }
         let mut rows = MemoryRows::default();
         let mut fold = Fold::default();
@@ -64,7 +66,7 @@ impl Catalog {
                 }
             }
         }
-        Ok(Self { rows: Rows::Memory(rows), damage })
+        Ok(Self { reader: reader.clone(), rows: Rows::Memory(rows), damage })
     }
 
     /// Whether the rows come from the index.
@@ -119,7 +121,8 @@ impl Catalog {
     pub fn search(&self, query: &Query) -> Result<Vec<ExchangeRow>, CatalogError> {
         let mut found = Vec::new();
         let mut take = |row: &ExchangeRow| {
-            if query.matches(row) {
+            // Where the records cannot be read any more the row alone decides.
+            if query.selects(row, || self.reader.ends_at(row).ok().flatten()) {
                 found.push(row.clone());
             }
             if query.limit != 0 && found.len() >= query.limit {
@@ -129,7 +132,7 @@ impl Catalog {
             }
         };
         match &self.rows {
-            Rows::Index(index) => index.exchanges(query.after, |row| take(&row))?,
+            Rows::Index(index) => index.candidates(query, |row| take(&row))?,
             Rows::Memory(rows) => {
                 for row in rows.exchanges.values() {
                     if take(row).is_break() {
@@ -228,11 +231,7 @@ pub fn reindex(store: &Path) -> Result<ReindexReport, ReindexError> {
     let _lock = Lock::take(&store.join(LOCK_FILE), std::time::Duration::ZERO)?;
     let index = Index::rebuild(store, boot_id())?;
     let sessions = index.sessions()?.len() as u64;
-    let mut exchanges = 0;
-    index.exchanges(None, |_| {
-        exchanges += 1;
-        ControlFlow::Continue(())
-    })?;
+    let exchanges = index.exchange_count();
     index.close()?;
     Ok(ReindexReport { sessions, exchanges })
 }

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::{
     id_part::{IdPart, MATCHING_IDS_MAX},
     index::{Feed, Index, IndexError},
+    reader::Reader,
     rows::{ExchangeRow, Query, SessionView},
 };
 use crate::model::{ExchangeId, SessionId};
@@ -42,11 +43,12 @@ pub struct RowPage<T, K> {
 #[derive(Clone)]
 pub struct LiveRows {
     feed: Arc<Feed>,
+    reader: Reader,
 }
 
 impl LiveRows {
-    pub(super) const fn new(feed: Arc<Feed>) -> Self {
-        Self { feed }
+    pub(super) fn new(feed: Arc<Feed>, reader: Reader) -> Self {
+        Self { feed, reader }
     }
 
     /// Returns when the index answers at all.
@@ -97,11 +99,15 @@ impl LiveRows {
         &self,
         query: Query,
     ) -> Result<RowPage<ExchangeRow, ExchangeId>, LiveRowsError> {
+        let reader = self.reader.clone();
         self.ask(move |index| {
             let mut page = Page::new();
             page.rows_max = if query.limit == 0 { PAGE_ROWS } else { query.limit.min(PAGE_ROWS) };
-            index.exchanges(query.after, |row| {
-                let fits = query.matches(&row);
+            index.candidates(&query, |row| {
+                let fits = query.selects(&row, || {
+                    page.visits_left = page.visits_left.saturating_sub(RECORDS_AS_ROWS);
+                    reader.ends_at(&row).ok().flatten()
+                });
                 page.take(row.exchange, row, fits)
             })?;
             Ok(page.end())
@@ -202,8 +208,10 @@ impl<T, K: Copy> Page<T, K> {
 }
 
 /// Rows in a page: one of 4 KiB each is a mebibyte.
-pub(super) const PAGE_ROWS: usize = 256;
+const PAGE_ROWS: usize = 256;
 /// Rows that are looked at for one page: some 10 ms.
 const VISITED_ROWS_MAX: usize = 1024;
-/// The same of ids, which are not decoded.
+/// Where a row does not tell enough, its records are read: as much work as so many rows.
+const RECORDS_AS_ROWS: usize = 16;
+/// Ids that are looked at for one page: they are not decoded.
 const VISITED_IDS_MAX: usize = 16 << 10;

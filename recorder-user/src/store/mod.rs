@@ -46,7 +46,9 @@ pub use format::{
     Seal, SealedBy,
 };
 pub use id_part::{ID_PART_CHARS_MIN, IdPart, MATCHING_IDS_MAX, MatchingIds, ParseIdPartError};
-pub use index::{IndexError, IndexHealth, VERSION as ROWS_VERSION};
+pub use index::{
+    IndexBackend, IndexError, IndexHealth, ParseIndexBackendError, VERSION as ROWS_VERSION,
+};
 pub use live_rows::{LiveRows, LiveRowsError, RowPage};
 pub use lock::LockError;
 pub use open::{CloseStoreError, OpenStoreError, Recovered, Store, StoreOptions};

@@ -14,7 +14,7 @@ use super::{
     Clock,
     disk::{self, Disk, SystemDisk},
     fold::Fold,
-    index::{Feed, Index},
+    index::{Feed, Index, IndexBackend},
     live_rows::LiveRows,
     lock::{Lock, LockError},
     memory::MemoryRows,
@@ -41,10 +41,13 @@ pub struct StoreOptions {
     pub queue_bytes_max: usize,
     /// How long what nobody waits for may stay out of stable storage, the flush itself not counted.
     pub sync_interval: Duration,
+    /// The database of the index. An index that is in another one is built anew.
+    pub index: IndexBackend,
 }
 
 impl StoreOptions {
-    /// The defaults: segments of 256 MiB, a queue of 64 MiB, a flush every 100 ms while there is something.
+    /// The defaults: segments of 256 MiB, a queue of 64 MiB, a flush every 100 ms while there is something, the
+    /// index in sled.
     #[must_use]
     pub const fn new(directory: PathBuf) -> Self {
         Self {
@@ -52,6 +55,7 @@ impl StoreOptions {
             segment_bytes_max: 256 << 20,
             queue_bytes_max: 64 << 20,
             sync_interval: Duration::from_millis(100),
+            index: IndexBackend::Sled,
         }
     }
 }
@@ -149,7 +153,7 @@ impl Store {
         let gateway = recovery::gateway_id(&directory, found.gateway)?;
         let boot = boot_id();
         let feed = Arc::new(Feed::default());
-        let (index, sessions, index_rebuilt) = open_index(&directory, boot, &feed);
+        let (index, sessions, index_rebuilt) = open_index(&options, boot, &feed);
         let mut maker = Maker {
             store: directory.clone(),
             disk,
@@ -227,7 +231,7 @@ impl Store {
     /// A handle to ask for the rows of what is written.
     #[must_use]
     pub fn rows(&self) -> LiveRows {
-        LiveRows::new(Arc::clone(&self.shared.index))
+        LiveRows::new(Arc::clone(&self.shared.index), Reader::on(&self.shared.directory))
     }
 
     /// The gateway that this store belongs to: made once, kept in the directory.
@@ -284,11 +288,12 @@ fn spawn(
 
 /// The index and the sessions that are open. Without an index they are found in the segments.
 fn open_index(
-    store: &std::path::Path,
+    options: &StoreOptions,
     boot: BootId,
     feed: &Feed,
 ) -> (Option<Index>, Vec<SessionView>, Option<String>) {
-    let opened = Index::open(store, boot).and_then(|opened| {
+    let store = &options.directory;
+    let opened = Index::open(store, boot, options.index).and_then(|opened| {
         let sessions = opened.index.active_sessions()?;
         Ok((Some(opened.index), sessions, opened.rebuilt))
     });

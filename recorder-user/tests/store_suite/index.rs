@@ -83,7 +83,7 @@ async fn a_damaged_index_is_rebuilt() {
         "another version",
         |index| {
             let text = fs::read_to_string(index.join("FORMAT")).expect("readable");
-            let other = text.replace("\"version\":1", "\"version\":99");
+            let other = text.replace("\"version\":2", "\"version\":99");
             assert_ne!(text, other);
             fs::write(index.join("FORMAT"), other).expect("writable");
         },

@@ -101,7 +101,7 @@ async fn pages_give_what_a_scan_of_the_segments_gives() {
         let scanned = catalog.search(&Query { limit: 0, ..query.clone() }).expect("rows");
         assert_eq!(found.len(), count, "{query:?}");
         assert_eq!(found, scanned, "{query:?}");
-        assert!(pages > 1, "no page looks at everything: {query:?}");
+        assert!(count <= 256 || pages > 1, "no page looks at everything: {query:?}");
     }
     store.close().await.expect("a good disk");
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Index, IndexError, Position, Table as _};
+use super::{Index, IndexError, Position};
 use crate::{
     model::Record,
     store::{

@@ -120,11 +120,8 @@ impl Catalog {
     /// When the index cannot be read.
     pub fn search(&self, query: &Query) -> Result<Vec<ExchangeRow>, CatalogError> {
         let mut found = Vec::new();
-        let mut take = |row: &ExchangeRow| {
-            // Where the records cannot be read any more the row alone decides.
-            if query.selects(row, || self.reader.ends_at(row).ok().flatten()) {
-                found.push(row.clone());
-            }
+        let mut take = |row: ExchangeRow| {
+            found.push(row);
             if query.limit != 0 && found.len() >= query.limit {
                 ControlFlow::Break(())
             } else {
@@ -132,10 +129,11 @@ impl Catalog {
             }
         };
         match &self.rows {
-            Rows::Index(index) => index.candidates(query, |row| take(&row))?,
+            Rows::Index(index) => index.search(query, take)?,
             Rows::Memory(rows) => {
                 for row in rows.exchanges.values() {
-                    if take(row).is_break() {
+                    let selected = query.selects(row, || self.reader.ends_at(row));
+                    if selected && take(row.clone()).is_break() {
                         break;
                     }
                 }

@@ -106,7 +106,7 @@ impl LiveRows {
             index.candidates(&query, |row| {
                 let fits = query.selects(&row, || {
                     page.visits_left = page.visits_left.saturating_sub(RECORDS_AS_ROWS);
-                    reader.ends_at(&row).ok().flatten()
+                    reader.ends_at(&row)
                 });
                 page.take(row.exchange, row, fits)
             })?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    fold::{LeftOut, Rows, SessionEntry},
+    fold::{Rows, SessionEntry},
     rows::{ExchangeRow, SessionView},
 };
 use crate::model::{ExchangeId, SessionId};
@@ -39,7 +39,4 @@ impl Rows for MemoryRows {
     fn add_exchange(&mut self, row: ExchangeRow) {
         self.exchanges.insert(row.exchange, row);
     }
-
-    /// All rows are looked at, and the records of those that left something out.
-    fn leave_out(&mut self, _: ExchangeId, _: LeftOut<'_>) {}
 }

@@ -7,7 +7,10 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{fold::command_line, reader::ExchangeEnds};
+use super::{
+    fold::command_line,
+    reader::{ExchangeEnds, ReadError},
+};
 use crate::model::{
     AccountState, Decision, Effect, Ending, ExchangeId, IncompleteReason, ObjectChange, SegmentId,
     SessionId, SessionKey, SessionState, Timestamp, Timing,
@@ -382,11 +385,12 @@ pub(super) struct WantedResource<'a> {
 
 impl Query {
     /// Whether the row fulfils every condition but the limit. A row does not hold all of a long command line or
-    /// of many objects: where that matters the exchange's own records decide, if they can be had.
+    /// of many objects: where that matters the exchange's own records decide. Where they cannot be read any
+    /// more, the row alone does.
     pub(super) fn selects(
         &self,
         row: &ExchangeRow,
-        records: impl FnOnce() -> Option<ExchangeEnds>,
+        records: impl FnOnce() -> Result<Option<ExchangeEnds>, ReadError>,
     ) -> bool {
         if !self.matches_plainly(row) {
             return false;
@@ -396,7 +400,8 @@ impl Query {
         if (!object && row.objects_omitted == 0) || (!command && !row.command_line_cut) {
             return false;
         }
-        (object && command) || records().is_some_and(|ends| self.matches_records(row, &ends))
+        (object && command)
+            || matches!(records(), Ok(Some(ends)) if self.matches_records(row, &ends))
     }
 
     fn matches_records(&self, row: &ExchangeRow, ends: &ExchangeEnds) -> bool {

@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     model::{ExchangeId, Timestamp},
-    store::rows::{ExchangeRow, Query},
+    store::{
+        reader::Reader,
+        rows::{ExchangeRow, Query},
+    },
 };
 
 /// The ids and times that a block spans.
@@ -71,6 +74,23 @@ struct Block {
 }
 
 impl Index {
+    /// Gives the exchanges that the query selects, by id, until the visitor has enough. The limit is the
+    /// visitor's.
+    pub(in crate::store) fn search(
+        &self,
+        query: &Query,
+        mut visit: impl FnMut(ExchangeRow) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        let reader = Reader::on(&self.store);
+        self.candidates(query, |row| {
+            if query.selects(&row, || reader.ends_at(&row)) {
+                visit(row)
+            } else {
+                ControlFlow::Continue(())
+            }
+        })
+    }
+
     /// Gives the exchanges that the query may select, and all that it selects, by id, until the visitor has
     /// enough. The limit is the visitor's.
     pub(in crate::store) fn candidates(

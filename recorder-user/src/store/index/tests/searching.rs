@@ -271,7 +271,7 @@ proptest! {
             }
         }
         let selected = |query: &Query, row: &ExchangeRow| {
-            query.selects(row, || ends.get(&row.exchange).cloned())
+            query.selects(row, || Ok(ends.get(&row.exchange).cloned()))
         };
         for backend in IndexBackend::ALL {
             let store = tempfile::tempdir().expect("a directory");
@@ -303,6 +303,43 @@ proptest! {
                 };
                 index.candidates(query, take).expect("rows");
                 prop_assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{:?}", query);
+            }
+        }
+    }
+}
+
+/// Else a search for what goes on now would look at everything that ever went on.
+#[test]
+fn what_an_exchange_is_not_any_more_it_is_not_found_by() {
+    let made = Made {
+        id: 1,
+        places: [0; 8],
+        session: 0,
+        time: 0,
+        command: None,
+        objects: 1,
+        settled: Some((200, Effect::Modified)),
+    };
+    for backend in IndexBackend::ALL {
+        let store = tempfile::tempdir().expect("a directory");
+        fs::create_dir(segments_directory(store.path())).expect("writable");
+        let boot = BootId::from_bytes([1; 16]);
+        let mut index = Index::open(store.path(), boot, backend).expect("a new index").index;
+        let looked_at = |index: &Index, effect| {
+            let query = Query { effect: Some(effect), ..Query::default() };
+            let mut rows = 0;
+            let count = |_| {
+                rows += 1;
+                ControlFlow::Continue(())
+            };
+            index.candidates(&query, count).expect("rows");
+            rows
+        };
+        let steps = [(Effect::Unknown, [1, 0]), (Effect::Modified, [0, 1])];
+        for (i, record) in records(&[made.clone()]).into_iter().skip(3).enumerate() {
+            index.take(&[item(i, record)]).expect("it takes it");
+            for (effect, expected) in steps {
+                assert_eq!(looked_at(&index, effect), expected[i], "{backend} {i} {effect:?}");
             }
         }
     }

@@ -336,7 +336,7 @@ fn what_an_exchange_is_not_any_more_it_is_not_found_by() {
             rows
         };
         let steps = [(Effect::Unknown, [1, 0]), (Effect::Modified, [0, 1])];
-        for (i, record) in records(&[made.clone()]).into_iter().skip(3).enumerate() {
+        for (i, record) in records(std::slice::from_ref(&made)).into_iter().skip(3).enumerate() {
             index.take(&[item(i, record)]).expect("it takes it");
             for (effect, expected) in steps {
                 assert_eq!(looked_at(&index, effect), expected[i], "{backend} {i} {effect:?}");

@@ -20,6 +20,8 @@ pub(super) fn text(config: &Config) -> String {
             "syncInterval": units::duration_text(config.store.sync_interval),
             "index": config.store.index.as_str(),
             "recordAccess": config.store.record_access,
+            "segmentAge": units::duration_text(config.store.segment_age_max),
+            "checkpointInterval": units::duration_text(config.store.checkpoint_interval),
         },
         "admin": {"socket": config.admin.socket.display().to_string()},
         "clusters": config.clusters.iter().map(cluster).collect::<Vec<_>>(),

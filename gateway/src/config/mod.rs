@@ -106,6 +106,10 @@ pub struct Store {
     pub index: IndexBackend,
     /// Whether it is put on record who reads recordings through the admin socket.
     pub record_access: bool,
+    /// A segment is sealed at this age.
+    pub segment_age_max: Duration,
+    /// How long records may stay unsigned.
+    pub checkpoint_interval: Duration,
 }
 
 /// The directories of Cedar policies.

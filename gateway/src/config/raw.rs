@@ -34,6 +34,8 @@ pub(super) struct Store {
     pub(super) sync_interval: Option<String>,
     pub(super) index: Option<String>,
     pub(super) record_access: Option<bool>,
+    pub(super) segment_age: Option<String>,
+    pub(super) checkpoint_interval: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -15,6 +15,7 @@ mod export;
 mod follow;
 mod frame_json;
 mod json;
+mod keys;
 mod library;
 mod ls;
 mod outlet;
@@ -70,7 +71,8 @@ pub fn run(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
         Verb::Search(args) => with_rows(cli, "search", Socket, screen, |library, screen| {
             search::run(library, args, Timestamp::now(), screen)
         }),
-        Verb::Verify { target } => verify::run(cli, target.as_deref(), screen),
+        Verb::Verify { target, key } => verify::run(cli, target.as_deref(), key, screen),
+        Verb::Keys { verb } => keys::run(&Place::named(cli)?.directory, *verb, screen),
         Verb::Accesses(args) => accesses::run(cli, args, Timestamp::now(), screen),
         Verb::Reindex => reindex::run(&Place::named(cli)?.directory, screen),
         Verb::Witness => witness::run(&Place::named(cli)?.reader()?, screen),

@@ -1,6 +1,6 @@
 //! `recorder verify`: is the record intact?
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     model::{AccessScope, SessionId, Through},
-    store::{self, VerifyError, VerifyReport},
+    store::{
+        self, VerifyError, VerifyReport,
+        signing::{self, Trust},
+    },
 };
 
 #[derive(Serialize)]
@@ -25,6 +28,10 @@ struct VerifyLine<'a> {
     records: u64,
     bodies: u64,
     live: bool,
+    signatures_checked: bool,
+    signatures: u64,
+    unsigned_records: u64,
+    pruned_records: u64,
     first_bad: Option<BadLine>,
 }
 
@@ -39,11 +46,14 @@ struct BadLine {
 pub(super) fn run(
     cli: &Cli,
     target: Option<&str>,
+    keys: &[PathBuf],
     screen: &mut Screen<'_>,
 ) -> Result<Outcome, CliError> {
     let (name, report) = match target {
-        None => whole(&Place::named(cli)?, screen)?,
-        Some(path) if Path::new(path).exists() => whole(&Place::of(path.into(), cli)?, screen)?,
+        None => whole(&Place::named(cli)?, keys, screen)?,
+        Some(path) if Path::new(path).exists() => {
+            whole(&Place::of(path.into(), cli)?, keys, screen)?
+        }
         Some(path) if path.contains(['/', '.']) => return Err(CliError::MissingStore(path.into())),
         Some(id) => {
             let place = Place::named(cli)?;
@@ -55,8 +65,8 @@ pub(super) fn run(
             let scope = AccessScope { sessions: vec![session], ..AccessScope::default() };
             place.announce(&place.reader()?, VERB, scope, screen)?;
             let directory = &place.directory;
-            let report =
-                store::verify_session(directory, session).map_err(|error| match error {
+            let report = store::verify_session(directory, trust(directory, keys)?, session)
+                .map_err(|error| match error {
                     VerifyError::NoSession(_) => {
                         CliError::NotFound { what: "session", id: id.into() }
                     }
@@ -78,13 +88,28 @@ fn session_id(place: &Place, id: &str, screen: &mut Screen<'_>) -> Result<Sessio
     }
 }
 
-fn whole(place: &Place, screen: &mut Screen<'_>) -> Result<(String, VerifyReport), CliError> {
+/// The keys that were named, else those that lie beside the store.
+fn trust(directory: &Path, keys: &[PathBuf]) -> Result<Trust, CliError> {
+    let bad = |error| failed("read the public keys of", directory, error);
+    if keys.is_empty() {
+        return signing::trusted(&signing::keys_directory(directory)).map_err(bad);
+    }
+    let keys = keys.iter().map(|path| signing::read_public_key(path));
+    keys.collect::<Result<_, _>>().map(Trust::new).map_err(bad)
+}
+
+fn whole(
+    place: &Place,
+    keys: &[PathBuf],
+    screen: &mut Screen<'_>,
+) -> Result<(String, VerifyReport), CliError> {
     let directory = &place.directory;
     // What is no store is for the verifier to say.
     if let Ok(reader) = place.reader() {
         place.announce(&reader, VERB, AccessScope::default(), screen)?;
     }
-    let report = store::verify(directory).map_err(|error| failed("verify", directory, error))?;
+    let report = store::verify(directory, trust(directory, keys)?)
+        .map_err(|error| failed("verify", directory, error))?;
     Ok((directory.display().to_string(), report))
 }
 
@@ -99,15 +124,27 @@ fn tell(target: &str, report: &VerifyReport, screen: &mut Screen<'_>) -> Result<
     let outcome = if first_bad.is_none() { Outcome::Fine } else { Outcome::DoesNotVerify };
     let (segments, records, bodies) = (report.segments.len(), report.records, report.bodies);
     if screen.json {
-        let (ok, live) = (first_bad.is_none(), report.live);
-        screen.object(&VerifyLine { ok, target, segments, records, bodies, live, first_bad })?;
+        screen.object(&VerifyLine {
+            ok: first_bad.is_none(),
+            target,
+            segments,
+            records,
+            bodies,
+            live: report.live,
+            signatures_checked: report.signatures_checked,
+            signatures: report.signatures,
+            unsigned_records: report.unsigned_records,
+            pruned_records: report.pruned_records,
+            first_bad,
+        })?;
         return Ok(outcome);
     }
     let live = if report.live { ", a gateway is writing" } else { "" };
     let checked = format!(
-        "{}, {}, bodies hashed: {bodies}{live}",
+        "{}, {}, bodies hashed: {bodies}, {}{live}",
         units::count(u64::try_from(segments).unwrap_or(u64::MAX), "segment"),
         units::count(records, "record"),
+        signatures(report),
     );
     let target = text::short(target, 400);
     match first_bad {
@@ -123,4 +160,17 @@ fn tell(target: &str, report: &VerifyReport, screen: &mut Screen<'_>) -> Result<
         }
     }
     Ok(outcome)
+}
+
+/// What the signatures say.
+fn signatures(report: &VerifyReport) -> String {
+    if !report.signatures_checked {
+        return "signatures not checked (no public key beside the store: name one with --key)"
+            .into();
+    }
+    let good = units::count(report.signatures, "good signature");
+    match report.unsigned_records {
+        0 => format!("{good}, up to the end"),
+        rest => format!("{good}, {} after the last", units::count(rest, "record")),
+    }
 }

@@ -29,7 +29,9 @@ mod records_of;
 mod recovery;
 pub mod rows;
 mod scan;
+mod schedule;
 mod segment;
+pub mod signing;
 mod source;
 mod sync;
 mod verify;
@@ -42,8 +44,8 @@ use crate::model::Timestamp;
 pub use catalog::{Catalog, CatalogError, ReindexError, ReindexReport, reindex};
 pub use disk::{Disk, DiskFile, SystemDisk};
 pub use format::{
-    BadHeader, ChainHash, DecodePayloadError, Header, PAYLOAD_BYTES_MAX, Previous, RecordTooLarge,
-    Seal, SealedBy,
+    BadHeader, ChainHash, Checkpoint, DecodePayloadError, Header, PAYLOAD_BYTES_MAX, Previous,
+    RecordTooLarge, Seal, SealedBy,
 };
 pub use id_part::{ID_PART_CHARS_MIN, IdPart, MATCHING_IDS_MAX, MatchingIds, ParseIdPartError};
 pub use index::{

@@ -169,6 +169,8 @@ async fn start(
         identifier,
         policies,
         recorder: recorder.clone(),
+        rows: store.rows(),
+        accesses: admin::Accesses::new(config.store.record_access),
         witness,
         sessions,
         upgrades: Upgrades::new(config.sessions.streams),

@@ -19,6 +19,7 @@ pub(super) fn text(config: &Config) -> String {
             "queueSize": units::size_text(queue),
             "syncInterval": units::duration_text(config.store.sync_interval),
             "index": config.store.index.as_str(),
+            "recordAccess": config.store.record_access,
             "segmentAge": units::duration_text(config.store.segment_age_max),
             "checkpointInterval": units::duration_text(config.store.checkpoint_interval),
         },

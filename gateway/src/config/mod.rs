@@ -108,6 +108,8 @@ pub struct Store {
     pub segment_age_max: Duration,
     /// The operator's key, where the store is to be encrypted.
     pub encryption: Option<KeySource>,
+    /// Whether it is put on record who reads recordings through the admin socket.
+    pub record_access: bool,
     /// How long records may stay unsigned.
     pub checkpoint_interval: Duration,
 }

@@ -163,6 +163,8 @@ fn store(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Opt
         queue_bytes_max: usize::try_from(queue).unwrap_or(usize::MAX),
         sync_interval,
         index,
+        // Who reads recordings is part of what an auditor asks.
+        record_access: raw.record_access.unwrap_or(true),
     })
 }
 

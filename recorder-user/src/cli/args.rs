@@ -13,7 +13,7 @@ use super::units::{When, parse_duration, parse_speed, parse_when};
     version,
     after_help = "\
 Ids may be shortened to any unique beginning or end of at least 4 characters, as the tables do.
-A store can be read while a gateway writes it.
+A store can be read while a gateway writes it; the gateway is asked for rows, and records who reads.
 
 Examples:
   recorder ls                                  who was here, and what came of it
@@ -30,6 +30,9 @@ pub struct Cli {
     /// The store's directory (`store.directory` of the gateway's configuration).
     #[arg(long, global = true, env = "DECKLOG_STORE", value_name = "DIR")]
     pub store: Option<PathBuf>,
+    /// The running gateway's socket (`admin.socket`); `gateway.sock` in the store by default.
+    #[arg(long, global = true, env = "DECKLOG_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
     /// Print one JSON object a line instead of text for people.
     #[arg(long, global = true)]
     pub json: bool,
@@ -156,6 +159,15 @@ Examples:
         #[command(subcommand)]
         verb: Option<KeysVerb>,
     },
+    /// List who read recordings, oldest first, as far as the gateway knew.
+    #[command(after_help = "\
+A running gateway records each run of this command, before it gives any row. Whoever reads the files while no
+gateway runs, or without asking it, is not on record: file permissions alone decide that.
+
+Examples:
+  recorder accesses --since 1d
+  recorder accesses --json | jq 'select(.by.user == \"root\")'")]
+    Accesses(AccessesArgs),
     /// Delete the index and build it again from the segments. The gateway must not be running.
     #[command(
         after_help = "The segments are the truth; the index only makes reading fast. No record is touched."
@@ -207,6 +219,14 @@ pub struct FollowArgs {
     /// Of a stream: show what is typed, too.
     #[arg(long)]
     pub stdin: bool,
+}
+
+/// What `accesses` takes.
+#[derive(Args, Debug)]
+pub struct AccessesArgs {
+    /// At or after this.
+    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    pub since: Option<When>,
 }
 
 /// What `export` takes.

@@ -26,6 +26,9 @@ pub enum CatalogError {
     /// The index could not be read.
     #[error("read the index")]
     Index(#[from] IndexError),
+    /// A gateway that was asked did not answer.
+    #[error("ask the gateway")]
+    Asked(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// All rows of a store at one time.
@@ -139,6 +142,44 @@ impl Catalog {
             }
         }
         Ok(found)
+    }
+}
+
+impl Catalog {
+    /// The ids of all sessions, until the visitor has enough.
+    pub(super) fn session_ids(
+        &self,
+        mut visit: impl FnMut(SessionId) -> ControlFlow<()>,
+    ) -> Result<(), CatalogError> {
+        match &self.rows {
+            Rows::Index(index) => index.session_ids(None, visit)?,
+            Rows::Memory(rows) => {
+                for id in rows.sessions.keys() {
+                    if visit(*id).is_break() {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The ids of all exchanges, until the visitor has enough.
+    pub(super) fn exchange_ids(
+        &self,
+        mut visit: impl FnMut(ExchangeId) -> ControlFlow<()>,
+    ) -> Result<(), CatalogError> {
+        match &self.rows {
+            Rows::Index(index) => index.exchange_ids(None, visit)?,
+            Rows::Memory(rows) => {
+                for id in rows.exchanges.keys() {
+                    if visit(*id).is_break() {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 }
 

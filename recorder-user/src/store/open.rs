@@ -16,6 +16,7 @@ use super::{
     encryption::{EncryptionError, KeySource, Vault},
     fold::Fold,
     index::{Feed, Index, IndexBackend},
+    live_rows::LiveRows,
     lock::{Lock, LockError},
     memory::MemoryRows,
     queue::{Shared, chain},
@@ -254,6 +255,12 @@ impl Store {
     #[must_use]
     pub fn recorder(&self) -> Recorder {
         Recorder::new(Arc::clone(&self.shared))
+    }
+
+    /// A handle to ask for the rows of what is written.
+    #[must_use]
+    pub fn rows(&self) -> LiveRows {
+        LiveRows::new(Arc::clone(&self.shared.index), Reader::on(&self.shared.directory))
     }
 
     /// The gateway that this store belongs to: made once, kept in the directory.

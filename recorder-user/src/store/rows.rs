@@ -315,6 +315,15 @@ impl FromStr for StatusFilter {
     }
 }
 
+impl fmt::Display for StatusFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(status) => write!(f, "{status}"),
+            Self::Class(class) => write!(f, "{class}xx"),
+        }
+    }
+}
+
 impl StatusFilter {
     fn matches(self, status: Option<u16>) -> bool {
         match self {

@@ -294,11 +294,58 @@ impl Index {
     /// All sessions, by id.
     pub(super) fn sessions(&self) -> Result<Vec<SessionView>, IndexError> {
         let mut views = Vec::new();
-        self.visit(Tree::Sessions, None, parse, |entry: SessionEntry| {
-            views.push(entry.view);
+        self.sessions_after(None, |view| {
+            views.push(view);
             ControlFlow::Continue(())
         })?;
         Ok(views)
+    }
+
+    /// Sessions by id, from the one that follows `after`, until the visitor has enough.
+    pub(super) fn sessions_after(
+        &self,
+        after: Option<SessionId>,
+        mut visit: impl FnMut(SessionView) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        let after = after.as_ref().map(|id| &id.as_bytes()[..]);
+        self.visit(Tree::Sessions, after, parse, |entry: SessionEntry| visit(entry.view))
+    }
+
+    /// The ids of sessions, without their rows.
+    pub(super) fn session_ids(
+        &self,
+        after: Option<SessionId>,
+        mut visit: impl FnMut(SessionId) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        let after = after.as_ref().map(|id| &id.as_bytes()[..]);
+        self.ids(Tree::Sessions, after, |id| visit(SessionId::from_bytes(id)))
+    }
+
+    /// The ids of exchanges, without their rows.
+    pub(super) fn exchange_ids(
+        &self,
+        after: Option<ExchangeId>,
+        mut visit: impl FnMut(ExchangeId) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        let after = after.as_ref().map(|id| &id.as_bytes()[..]);
+        self.ids(Tree::Exchanges, after, |id| visit(ExchangeId::from_bytes(id)))
+    }
+
+    fn ids(
+        &self,
+        tree: Tree,
+        after: Option<&[u8]>,
+        mut visit: impl FnMut([u8; 16]) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        let mut bad = false;
+        self.table.range(tree, after, &mut |key, _| match key.try_into() {
+            Ok(id) => visit(id),
+            Err(_) => {
+                bad = true;
+                ControlFlow::Break(())
+            }
+        })?;
+        if bad { Err(IndexError::Doubtful("a row's key is no id".into())) } else { Ok(()) }
     }
 
     /// One exchange.
@@ -414,8 +461,8 @@ fn parse_exchange(stored: &[u8]) -> Result<(Ordinal, ExchangeRow), IndexError> {
     Ok((Ordinal::parse(ordinal)?, parse(json)?))
 }
 
-/// The version of the rows: another one is rebuilt.
-const VERSION: u32 = 2;
+/// The version of the rows: an index with another one is rebuilt, and a gateway with another one is not asked.
+pub const VERSION: u32 = 2;
 const GENERATION: &[u8] = b"generation";
 const COVERED: &[u8] = b"covered";
 /// How many exchanges there are.

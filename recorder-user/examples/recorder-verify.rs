@@ -187,8 +187,8 @@ impl Verifier {
         }
         self.checked.unsigned += 1;
         #[rustfmt::skip]
-        let known = match (kind, version) { (64..=67, _) => 0, (_, 1) => 1, (6, _) => 19, _ => 17 };
-        if flags & !known != 0 {
+        let known = match (kind, version) { (64..=67, _) => 0, (_, 1) => 1, (6, _) => 31, _ => 29 };
+        if flags & !known != 0 || flags & 12 == 8 {
             return Err("such flags do not occur".into());
         }
         self.checked.stubs += u64::from(stub);

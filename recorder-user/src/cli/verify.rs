@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{
-    CliError, Outcome,
+    Cli, CliError, Outcome,
     library::{Found, Library, failed},
+    place::{self, Place},
     screen::{Ink, Screen},
     text, units,
 };
 use crate::{
-    model::SessionId,
+    model::{AccessScope, SessionId, Through},
     store::{
         self, Check, Head, HeadFound, Position, ReadHeadError, Scope, VerifyReport,
         signing::{self, Trust},
@@ -36,6 +37,8 @@ struct VerifyLine<'a> {
     absent_links: u64,
     head: &'static str,
     covered_by: Option<Position>,
+    erased_records: u64,
+    locked_records: u64,
     first_bad: Option<BadLine>,
 }
 
@@ -64,11 +67,11 @@ struct Target {
 
 /// Checks what was asked for, by default all of the store that was named.
 pub(super) fn run(
-    store: Option<&Path>,
+    cli: &Cli,
     asked: &Asked<'_>,
     screen: &mut Screen<'_>,
 ) -> Result<Outcome, CliError> {
-    let Target { path, scope, name } = target(store, asked.target)?;
+    let Target { path, scope, name } = target(cli, asked.target, screen)?;
     let directory = store_of(&path);
     let head = known_head(&directory, asked.head, screen)?;
     let check = Check { trust: trust(&directory, asked.keys, screen)?, scope, head };
@@ -108,60 +111,78 @@ pub(super) fn head(store: &Path, screen: &mut Screen<'_>) -> Result<Outcome, Cli
     }
 }
 
-fn target(store: Option<&Path>, target: Option<&str>) -> Result<Target, CliError> {
+fn target(cli: &Cli, target: Option<&str>, screen: &mut Screen<'_>) -> Result<Target, CliError> {
     let Some(text) = target else {
-        return whole(store.ok_or(CliError::NoStore)?.to_owned());
+        return whole(cli.store.clone().ok_or(CliError::NoStore)?, cli, screen);
     };
     if Path::new(text).exists() {
-        return whole(text.into());
+        return whole(text.into(), cli, screen);
     }
     if text.contains(['/', '.']) {
         return Err(CliError::MissingStore(text.into()));
     }
-    let directory = store.ok_or(CliError::NoStore)?.to_owned();
-    if !directory.is_dir() {
-        return Err(CliError::MissingStore(directory));
-    }
-    let scope = scope(&directory, text)?;
+    let place = Place::named(cli)?;
+    let scope = scope(&place, text, screen)?;
     let name = match scope {
         Scope::Session(session) => format!("session {session}"),
         Scope::Exchange(exchange) => format!("exchange {exchange}"),
         Scope::Record(position) => format!("record {position}"),
-        Scope::Whole => directory.display().to_string(),
+        Scope::Whole => text.to_owned(),
     };
-    Ok(Target { path: directory, scope, name })
+    Ok(Target { path: place.directory, scope, name })
 }
 
-fn whole(path: PathBuf) -> Result<Target, CliError> {
+fn whole(path: PathBuf, cli: &Cli, screen: &mut Screen<'_>) -> Result<Target, CliError> {
     if !path.exists() {
         return Err(CliError::MissingStore(path));
+    }
+    // What is no store is for the verifier to say.
+    let place = Place::of(store_of(&path), cli)?;
+    if let Ok(reader) = place.reader() {
+        place.announce(&reader, VERB, AccessScope::default(), screen)?;
     }
     let name = path.display().to_string();
     Ok(Target { path, scope: Scope::Whole, name })
 }
 
-fn scope(directory: &Path, text: &str) -> Result<Scope, CliError> {
+fn scope(place: &Place, text: &str, screen: &mut Screen<'_>) -> Result<Scope, CliError> {
     if let Some((segment, offset)) = text.split_once(':') {
         let position = segment.parse().ok().zip(offset.parse().ok());
-        let position = position.map(|(segment, offset)| Position { segment, offset });
-        return position.map(Scope::Record).ok_or_else(|| CliError::BadId { id: text.into() });
+        let (segment, offset) = position.ok_or_else(|| CliError::BadId { id: text.into() })?;
+        place.announce(&place.reader()?, VERB, AccessScope::default(), screen)?;
+        return Ok(Scope::Record(Position { segment, offset }));
     }
-    match Library::open(directory)?.find(text) {
+    let found = match Library::open(place, VERB, Through::Files, screen)?.find(text) {
+        Err(CliError::Asked(error)) => {
+            place::remark(&*error, screen)?;
+            Library::from_files(place, VERB, screen)?.find(text)
+        }
+        found => found,
+    };
+    match found {
         Ok(Found::Session(view)) => Ok(Scope::Session(view.session)),
         Ok(Found::Exchange(row)) => Ok(Scope::Exchange(row.exchange)),
         // Damage may have hidden the row of a whole id.
-        Err(CliError::NotFound { what, id }) => match text.parse() {
-            Ok(session) => Ok(Scope::Session(session)),
-            Err(_) => Err(CliError::NotFound { what, id }),
-        },
+        Err(CliError::NotFound { what, id }) => {
+            let Ok(session) = text.parse() else {
+                return Err(CliError::NotFound { what, id });
+            };
+            let sessions = AccessScope { sessions: vec![session], ..AccessScope::default() };
+            place.announce(&place.reader()?, VERB, sessions, screen)?;
+            Ok(Scope::Session(session))
+        }
         Err(error) => Err(error),
     }
 }
 
 /// The store that a segment's file is part of.
 fn store_of(path: &Path) -> PathBuf {
-    let above = path.parent().filter(|_| path.is_file());
-    above.map_or(path, |segments| segments.parent().unwrap_or(segments)).to_owned()
+    if !path.is_file() {
+        return path.to_owned();
+    }
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let segments = path.parent().unwrap_or(&path);
+    segments.parent().unwrap_or(segments).to_owned()
 }
 
 /// The keys that were named, else those that lie beside the store, else those in the bundle.
@@ -215,6 +236,8 @@ fn is_missing(error: &ReadHeadError) -> bool {
     matches!(error, ReadHeadError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }
 
+const VERB: &str = "verify";
+
 fn tell(target: &str, report: &VerifyReport, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
     let first_bad = report.first_bad.as_ref().map(|bad| BadLine {
         file: bad.file.display().to_string(),
@@ -243,6 +266,8 @@ fn tell(target: &str, report: &VerifyReport, screen: &mut Screen<'_>) -> Result<
                 HeadFound::Unusable(_) => "unusable",
             },
             covered_by: report.covered_by,
+            erased_records: report.erased_records,
+            locked_records: report.locked_records,
             first_bad,
         })?;
         return Ok(outcome);
@@ -277,10 +302,19 @@ fn signatures(report: &VerifyReport) -> String {
         return "signatures not checked (no public key beside the store: name one with --key)"
             .into();
     }
+    let absent = [
+        (report.erased_records, "of erased sessions"),
+        (report.locked_records, "encrypted, without their key here"),
+    ];
+    let absent: String = absent
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!(", {} {what}", units::count(*count, "record")))
+        .collect();
     let good = units::count(report.signatures, "good signature");
     match report.unsigned_records {
-        0 => format!("{good}, up to the end"),
-        rest => format!("{good}, {} after the last", units::count(rest, "record")),
+        0 => format!("{good}, up to the end{absent}"),
+        rest => format!("{good}, {} after the last{absent}", units::count(rest, "record")),
     }
 }
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     disk::{create_new, make_directory, sync_directory},
-    format::{ChainHash, HASH_BYTES, Mark, Previous, RECORD_HEAD_BYTES, flag},
+    format::{ChainHash, DecodePayloadError, HASH_BYTES, Mark, Previous, RECORD_HEAD_BYTES, flag},
     queue::chain,
     rows::Position,
     scan::{self, RawRecord, Scan, ScanError, segment_path, segments_directory},
@@ -239,7 +239,11 @@ fn whose(
     if raw.is_pruned() || is_signed || raw.payload_bytes() < HASH_BYTES {
         return Ok(Whose::Everybody);
     }
-    let record = raw.decode().map_err(|error| chain(&error))?;
+    let record = match raw.decode() {
+        // Nobody can read it any more: what is left of it stays with the store.
+        Err(DecodePayloadError::Erased) => return Ok(Whose::Others),
+        record => record.map_err(|error| chain(&error))?,
+    };
     let is_its = match &record {
         Record::GatewayStarted(_) | Record::GatewayStopped(_) | Record::UnrecordedSpan(_) => {
             return Ok(Whose::Everybody);

@@ -14,11 +14,14 @@ mod bundle;
 mod catalog;
 mod clip;
 mod disk;
+pub mod encryption;
 mod fold;
 mod format;
 mod free_disk;
 mod head;
+mod id_part;
 mod index;
+mod live_rows;
 mod lock;
 mod memory;
 mod open;
@@ -32,6 +35,7 @@ mod scan;
 mod schedule;
 mod segment;
 pub mod signing;
+mod source;
 mod sync;
 mod verify;
 mod writer;
@@ -51,7 +55,11 @@ pub use format::{
     RecordTooLarge, Seal, SealedBy,
 };
 pub use head::{Head, ReadHeadError, head_file};
-pub use index::{IndexError, IndexHealth};
+pub use id_part::{ID_PART_CHARS_MIN, IdPart, MATCHING_IDS_MAX, MatchingIds, ParseIdPartError};
+pub use index::{
+    IndexBackend, IndexError, IndexHealth, ParseIndexBackendError, VERSION as ROWS_VERSION,
+};
+pub use live_rows::{LiveRows, LiveRowsError, RowPage};
 pub use lock::LockError;
 pub use open::{CloseStoreError, OpenStoreError, Recovered, Store, StoreOptions};
 pub use reader::{
@@ -66,6 +74,7 @@ pub use rows::{
     RefusalRow, SessionKind, SessionView, StateWord, StatusFilter,
 };
 pub use scan::{BadRecord, ScanError};
+pub use source::RowSource;
 pub use sync::SyncHealth;
 pub use verify::{
     Check, FirstBad, HeadFound, Scope, SegmentReport, VerifyError, VerifyReport, verify,

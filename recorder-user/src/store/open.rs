@@ -13,9 +13,11 @@ use tokio::sync::oneshot;
 use super::{
     Clock,
     disk::{self, Disk, SystemDisk},
+    encryption::{EncryptionError, KeySource, Vault},
     fold::Fold,
     head::HeadFile,
-    index::{Feed, Index},
+    index::{Feed, Index, IndexBackend},
+    live_rows::LiveRows,
     lock::{Lock, LockError},
     memory::MemoryRows,
     queue::{Shared, chain},
@@ -39,6 +41,8 @@ pub struct StoreOptions {
     pub directory: PathBuf,
     /// Where the keys lie: outside the store, so that a copy of it holds none.
     pub keys: PathBuf,
+    /// The operator's key, where what is stored is to be encrypted.
+    pub encryption: Option<KeySource>,
     /// A longer segment is sealed and followed by a new one. Recovery reads one segment.
     pub segment_bytes_max: u64,
     /// An older segment that holds records is sealed and followed by a new one: only sealed ones are archived.
@@ -49,20 +53,25 @@ pub struct StoreOptions {
     pub queue_bytes_max: usize,
     /// How long what nobody waits for may stay out of stable storage, the flush itself not counted.
     pub sync_interval: Duration,
+    /// The database of the index. An index that is in another one is built anew.
+    pub index: IndexBackend,
 }
 
 impl StoreOptions {
-    /// The defaults: segments of 256 MiB or a day, signed every 10 s while there is something, a queue of 64 MiB, a flush every 100 ms while there is something.
+    /// The defaults: segments of 256 MiB or a day, signed every 10 s while there is something, a queue of 64 MiB,
+    /// a flush every 100 ms while there is something, the index in sled.
     #[must_use]
     pub fn new(directory: PathBuf) -> Self {
         Self {
             keys: signing::keys_directory(&directory),
             directory,
+            encryption: None,
             segment_bytes_max: 256 << 20,
             segment_age_max: Duration::from_secs(24 * 60 * 60),
             checkpoint_interval: Duration::from_secs(10),
             queue_bytes_max: 64 << 20,
             sync_interval: Duration::from_millis(100),
+            index: IndexBackend::Sled,
         }
     }
 }
@@ -85,6 +94,9 @@ pub enum OpenStoreError {
     /// The key that signs the record could not be read or made.
     #[error("the signing key")]
     Key(#[from] SigningKeyError),
+    /// The keys of an encrypted store could not be had.
+    #[error("the keys of the encrypted store")]
+    Encryption(#[from] EncryptionError),
     /// The segments could not be put in order.
     #[error("recover the store")]
     Recover(#[from] RecoverError),
@@ -161,11 +173,13 @@ impl Store {
         segment::remove_leftovers(&directory).map_err(io)?;
         let key = signing::load_or_create(&options.keys)?;
         HeadFile::of(&options.keys).compare(&directory);
+        let vault = options.encryption.as_ref();
+        let vault = vault.map(|key| Vault::open_or_create(&options.keys, key)).transpose()?;
         let found = recovery::recover(&directory, &clock, &key)?;
         let gateway = recovery::gateway_id(&directory, found.gateway)?;
         let boot = boot_id();
         let feed = Arc::new(Feed::default());
-        let (index, sessions, index_rebuilt) = open_index(&directory, boot, &feed);
+        let (index, sessions, index_rebuilt) = open_index(&options, boot, &feed);
         let mut maker = Maker {
             store: directory.clone(),
             keys: options.keys.clone(),
@@ -174,6 +188,7 @@ impl Store {
             gateway,
             boot,
             key,
+            vault,
             last: found.last.map(|last| last.segment),
         };
         let mut segment = maker.segment(found.last)?;
@@ -244,6 +259,12 @@ impl Store {
         Recorder::new(Arc::clone(&self.shared))
     }
 
+    /// A handle to ask for the rows of what is written.
+    #[must_use]
+    pub fn rows(&self) -> LiveRows {
+        LiveRows::new(Arc::clone(&self.shared.index), Reader::on(&self.shared.directory))
+    }
+
     /// The gateway that this store belongs to: made once, kept in the directory.
     #[must_use]
     pub const fn gateway_id(&self) -> GatewayId {
@@ -298,11 +319,12 @@ fn spawn(
 
 /// The index and the sessions that are open. Without an index they are found in the segments.
 fn open_index(
-    store: &std::path::Path,
+    options: &StoreOptions,
     boot: BootId,
     feed: &Feed,
 ) -> (Option<Index>, Vec<SessionView>, Option<String>) {
-    let opened = Index::open(store, boot).and_then(|opened| {
+    let store = &options.directory;
+    let opened = Index::open(store, boot, options.index).and_then(|opened| {
         let sessions = opened.index.active_sessions()?;
         Ok((Some(opened.index), sessions, opened.rebuilt))
     });

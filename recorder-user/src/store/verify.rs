@@ -13,7 +13,7 @@ use self::bodies::{Bodies, Whose};
 pub use self::report::{FirstBad, HeadFound, SegmentReport, VerifyError, VerifyReport};
 use super::{
     bundle::{self, Manifest},
-    format::{self, ChainHash, Checkpoint, Header, Mark, Previous, Signed},
+    format::{self, ChainHash, Checkpoint, DecodePayloadError, Header, Mark, Previous, Signed},
     head::Head,
     lock,
     open::LOCK_FILE,
@@ -266,7 +266,19 @@ impl Verifier {
             Kind::KEY => return self.key(&raw),
             _ => {}
         }
-        match raw.decode().map_err(|error| chain(&error))? {
+        let record = match raw.decode() {
+            Ok(record) => record,
+            Err(DecodePayloadError::Erased) => {
+                self.report.erased_records += 1;
+                return Ok(());
+            }
+            Err(DecodePayloadError::Decryption) => {
+                self.report.locked_records += 1;
+                return Ok(());
+            }
+            Err(error) => return Err(chain(&error)),
+        };
+        match record {
             Record::GatewayStarted(_) => self.bodies.run_ended(),
             Record::SessionOpened(opened) => {
                 self.report.found |= self.scope == Scope::Session(opened.session);

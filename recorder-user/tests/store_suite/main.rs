@@ -8,6 +8,7 @@ mod damage;
 mod faults;
 mod index;
 mod live;
+mod live_rows;
 #[allow(dead_code, unreachable_pub, reason = "the program's own main is not called here")]
 #[path = "../../examples/recorder-verify.rs"]
 mod recorder_verify;

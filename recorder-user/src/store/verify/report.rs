@@ -78,6 +78,10 @@ pub struct VerifyReport {
     pub unsigned_records: u64,
     /// Records of which only the digest is left.
     pub pruned_records: u64,
+    /// Records of sessions that were erased: their key is gone.
+    pub erased_records: u64,
+    /// Encrypted records whose key is not here: their chain was checked, their bodies were not.
+    pub locked_records: u64,
     /// Links to segments that are not here: in a bundle, or where one segment was checked alone.
     pub absent_links: u64,
     /// Bodies whose stored bytes were compared with the hash in their outcome.

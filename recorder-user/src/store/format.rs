@@ -173,6 +173,11 @@ pub(super) struct Mark {
     pub(super) records: u64,
 }
 
+impl Mark {
+    /// Before anything.
+    pub(super) const NONE: Self = Self { hash: ChainHash([0; HASH_BYTES]), offset: 0, records: 0 };
+}
+
 /// Turns records into the bytes of one segment.
 pub(super) struct Encoder {
     mark: Mark,

@@ -15,7 +15,6 @@ mod clip;
 mod disk;
 mod fold;
 mod format;
-mod free_disk;
 mod index;
 mod lock;
 mod memory;
@@ -25,7 +24,9 @@ mod reader;
 mod recorder;
 mod records_of;
 mod recovery;
+mod room;
 pub mod rows;
+mod salvage;
 mod scan;
 mod segment;
 mod sync;
@@ -37,7 +38,7 @@ use std::sync::Arc;
 use crate::model::Timestamp;
 
 pub use catalog::{Catalog, CatalogError, ReindexError, ReindexReport, reindex};
-pub use disk::{Disk, DiskFile, SystemDisk};
+pub use disk::{Disk, DiskFile, Room, SystemDisk};
 pub use format::{
     BadHeader, ChainHash, DecodePayloadError, Header, PAYLOAD_BYTES_MAX, Previous, RecordTooLarge,
     Seal, SealedBy,

@@ -140,12 +140,15 @@ impl Store {
     ) -> Result<(Self, Recovered), OpenStoreError> {
         let directory = options.directory.clone();
         let io = |source| OpenStoreError::Directory { path: directory.clone(), source };
-        disk::make_directory(&directory).map_err(io)?;
-        disk::make_directory(&segments_directory(&directory)).map_err(io)?;
+        let segments = segments_directory(&directory);
+        disk.make_directory(&segments).map_err(io)?;
         let lock = Lock::take(&directory.join(LOCK_FILE), LOCK_PATIENCE)?;
-        segment::remove_leftovers(&directory).map_err(io)?;
-        let found = recovery::recover(&directory, &clock)?;
-        let gateway = recovery::gateway_id(&directory, found.gateway)?;
+        if recovery::is_first_start(&directory) {
+            disk::sync_path(&*disk, &segments).map_err(io)?;
+        }
+        segment::remove_leftovers(&*disk, &directory).map_err(io)?;
+        let found = recovery::recover(&*disk, &directory, &clock)?;
+        let gateway = recovery::gateway_id(&*disk, &directory, found.gateway)?;
         let boot = boot_id();
         let feed = Arc::new(Feed::default());
         let (index, sessions, index_rebuilt) = open_index(&directory, boot, &feed);
@@ -156,6 +159,7 @@ impl Store {
             gateway,
             boot,
             last: found.last.map(|last| last.segment),
+            leftovers: Vec::new(),
         };
         let mut segment = maker.segment(found.last)?;
         let (open_sessions, lost_sessions) =

@@ -412,7 +412,7 @@ impl Shared {
             segment_bytes,
             sync: self.sync.health(),
             index: self.index.health(),
-            free_disk_bytes: super::free_disk::free_disk_bytes(&self.directory),
+            free_disk_bytes: super::room::room(&self.directory).map(|room| room.free_bytes),
         }
     }
 }

@@ -119,7 +119,7 @@ impl Scan {
     pub(super) fn open(path: &Path) -> Result<(Self, Header), ScanError> {
         let io = |source| ScanError::Io { path: path.to_owned(), source };
         let file = File::open(path).map_err(io)?;
-        let mark = Mark { hash: ChainHash([0; HASH_BYTES]), offset: 0, records: 0 };
+        let mark = Mark::NONE;
         let (window, window_at) = (Vec::new(), 0);
         let mut scan = Self { path: path.to_owned(), file, mark, sealed: false, window, window_at };
         let bad = |source| ScanError::Header { path: path.to_owned(), source };

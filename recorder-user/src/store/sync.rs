@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     disk::DiskFile,
+    format::Mark,
     queue::{Shared, Waiter, lock},
     recorder::AppendError,
 };
@@ -28,12 +29,11 @@ pub struct SyncHealth {
     pub longest: Duration,
 }
 
-#[derive(Default)]
 struct State {
     file: Option<Arc<dyn DiskFile>>,
-    /// The offset up to which the file is written, and up to which it is durable.
-    written: u64,
-    durable: u64,
+    /// The chain up to where the file is written, and up to where it is durable.
+    written: Mark,
+    durable: Mark,
     waiters: Vec<Waiter>,
     /// Since when there is something that is not durable.
     dirty: Option<Instant>,
@@ -57,8 +57,21 @@ pub(super) struct Syncer {
 
 impl Syncer {
     pub(super) fn new(interval: Duration) -> Self {
+        let state = State {
+            file: None,
+            written: Mark::NONE,
+            durable: Mark::NONE,
+            waiters: Vec::new(),
+            dirty: None,
+            flush: false,
+            failed: None,
+            stop: false,
+            idle: false,
+            running: false,
+            health: SyncHealth::default(),
+        };
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             wake: Condvar::new(),
             done: Condvar::new(),
             interval: interval.min(INTERVAL_MAX),
@@ -66,20 +79,20 @@ impl Syncer {
         }
     }
 
-    /// Goes on with another file, of which everything up to `offset` is durable.
-    pub(super) fn begin(&self, file: Arc<dyn DiskFile>, offset: u64) {
+    /// Goes on with another file, of which everything up to `mark` is durable.
+    pub(super) fn begin(&self, file: Arc<dyn DiskFile>, mark: Mark) {
         let mut state = lock(&self.state);
         state.file = Some(file);
-        (state.written, state.durable) = (offset, offset);
+        (state.written, state.durable) = (mark, mark);
         (state.dirty, state.failed) = (None, None);
         self.failed.store(false, Ordering::Release);
     }
 
     /// The file is written up to here; the waiters wait until that is durable.
-    pub(super) fn wrote(&self, offset: u64, waiters: &mut Vec<Waiter>) {
+    pub(super) fn wrote(&self, mark: Mark, waiters: &mut Vec<Waiter>) {
         let mut state = lock(&self.state);
         let was_clean = state.dirty.is_none();
-        state.written = offset;
+        state.written = mark;
         state.dirty.get_or_insert_with(Instant::now);
         let wanted = !waiters.is_empty();
         state.waiters.append(waiters);
@@ -101,7 +114,7 @@ impl Syncer {
             if let Some(error) = &state.failed {
                 return Err(Arc::clone(error));
             }
-            if state.durable >= state.written {
+            if state.durable.offset >= state.written.offset {
                 return Ok(());
             }
             state.flush = true;
@@ -111,7 +124,7 @@ impl Syncer {
     }
 
     /// Lets go of the file after a failure: gives back what is certainly durable and who still waits.
-    pub(super) fn abandon(&self) -> (u64, Vec<Waiter>) {
+    pub(super) fn abandon(&self) -> (Mark, Vec<Waiter>) {
         let mut state = lock(&self.state);
         // A flush that still runs must not be taken for one of the next file.
         while state.running {
@@ -172,7 +185,7 @@ impl Syncer {
 
     fn settle(
         &self,
-        result: io::Result<u64>,
+        result: io::Result<Mark>,
         took: Duration,
         waiters: Vec<Waiter>,
         shared: &Weak<Shared>,

@@ -12,6 +12,10 @@ use recorder_user::{
     witness::WitnessStats,
 };
 
+mod sync_times;
+
+use sync_times::SyncTimes;
+
 use crate::identify;
 
 /// From 50 µs to 100 s.
@@ -34,6 +38,7 @@ pub struct Metrics {
     upstream_up: IntGaugeVec,
     record_bytes: IntCounterVec,
     store: GaugeVec,
+    syncs: SyncTimes,
     accounts: IntCounterVec,
     unaccounted_bytes: IntCounterVec,
     witness: GaugeVec,
@@ -106,9 +111,11 @@ impl Metrics {
                 &registry,
                 "decklog_store_state",
                 "The store: writable (0 or 1), failures, written_bytes, records, writes, queue_bytes, \
-                 segment_bytes, free_bytes",
+                 queue_bytes_max, segment_bytes, unsealed_seconds, free_bytes, free_floor_bytes, \
+                 low_space (0 or 1), free_files",
                 &["what"],
             )?,
+            syncs: SyncTimes::register(&registry)?,
             accounts: counter(
                 &registry,
                 "decklog_witness_accounts_total",
@@ -229,11 +236,25 @@ impl Metrics {
             ("records", health.records),
             ("writes", health.writes),
             ("queue_bytes", health.queue_bytes as u64),
+            ("queue_bytes_max", health.queue_bytes_max as u64),
             ("segment_bytes", health.segment_bytes),
-            ("free_bytes", health.free_disk_bytes.unwrap_or_default()),
+            ("unsealed_seconds", health.segment_begun.elapsed().as_secs()),
+            ("free_floor_bytes", health.floor_bytes),
+            ("low_space", u64::from(health.low_space)),
         ] {
             self.store.with_label_values(&[what]).set(number(value));
         }
+        // What cannot be told is absent: zero would be an alarm.
+        let space = health.space;
+        for (what, value) in [
+            ("free_bytes", space.map(|space| space.free_bytes)),
+            ("free_files", space.and_then(|space| space.free_files)),
+        ] {
+            if let Some(value) = value {
+                self.store.with_label_values(&[what]).set(number(value));
+            }
+        }
+        self.syncs.set(health.sync);
     }
 
     /// Sets what the witness counts.

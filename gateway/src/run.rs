@@ -76,6 +76,7 @@ fn open_store(config: &Config) -> anyhow::Result<(Store, Recovered)> {
         segment_bytes_max: config.store.segment_bytes_max,
         queue_bytes_max: config.store.queue_bytes_max,
         sync_interval: config.store.sync_interval,
+        free_floor_bytes: config.store.free_floor_bytes,
     };
     let (store, recovered) = Store::open(options, Arc::new(Timestamp::now))
         .with_context(|| format!("open the store {}", config.store.directory.display()))?;

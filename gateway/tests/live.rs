@@ -48,6 +48,7 @@ impl World {
             segment_bytes_max: 1 << 20,
             queue_bytes_max: 1 << 20,
             sync_interval: Duration::from_millis(1),
+            free_floor_bytes: Some(0),
         };
         let (store, _) = Store::open(options, Arc::new(Timestamp::now)).expect("a store");
         let sessions = Sessions::resume(Vec::new(), Duration::from_secs(60), store.recorder());

@@ -1,4 +1,4 @@
-//! The verbs of development: `cargo xtask test | demo | bench | images | build-ebpf | fuzz | check`.
+//! The verbs of development: `cargo xtask test | demo | bench | images | build-ebpf | fuzz | crash | check`.
 //!
 //! A verb prints each step before it runs and ends at the first that fails. It runs the same cargo and
 //! the same target directory as the caller, and installs nothing but what `build-ebpf` and `fuzz` say they install.
@@ -59,6 +59,18 @@ enum Verb {
         /// Only these; all when none is named.
         targets: Vec<String>,
     },
+    /// Loses the store's disk and kills its writer, many times over: for a night.
+    Crash {
+        /// How many seeds of the simulated disk.
+        #[arg(long, default_value_t = 10_000)]
+        seeds: u64,
+        /// Only this seed, with all that is done to its disk; kills nothing.
+        #[arg(long, conflicts_with_all = ["seeds", "kills"])]
+        seed: Option<u64>,
+        /// How many children are killed.
+        #[arg(long, default_value_t = 2000)]
+        kills: u64,
+    },
     /// Formatting, lints, licences and documentation: what must hold before `test` is worth running.
     Check,
 }
@@ -90,6 +102,13 @@ fn run(verb: Verb) -> Result<()> {
         Verb::BuildEbpf { optional } => build_ebpf::run(optional),
         Verb::Images => step("images", cargo(&["run", "--quiet", "--bin", "images"])),
         Verb::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
+        Verb::Crash { seed: Some(seed), .. } => {
+            step("one seed", with_variables(crash(&["simulated"]), &[("SEED", seed)]))
+        }
+        Verb::Crash { seeds, kills, .. } => step(
+            "lost disks, killed writers",
+            with_variables(crash(&[]), &[("SEEDS", seeds), ("KILLS", kills)]),
+        ),
         Verb::Check => check(),
     }
 }
@@ -121,6 +140,20 @@ fn check() -> Result<()> {
         cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
     docs.env("RUSTDOCFLAGS", "-D warnings");
     step("documentation", docs)
+}
+
+/// The suite of `recorder-user/tests/store_crash`, with more of each.
+fn crash(filter: &[&str]) -> Command {
+    let mut command = cargo(&["test", "--package", "recorder-user"]);
+    command.args(["--test", "store_crash", "--", "--nocapture"]).args(filter);
+    command
+}
+
+fn with_variables(mut command: Command, variables: &[(&str, u64)]) -> Command {
+    for (name, value) in variables {
+        command.env(format!("DECKLOG_CRASH_{name}"), value.to_string());
+    }
+    command
 }
 
 /// Without an object everything still builds, and the witness says so at run time.

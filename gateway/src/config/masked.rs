@@ -18,6 +18,10 @@ pub(super) fn text(config: &Config) -> String {
             "segmentSize": units::size_text(config.store.segment_bytes_max),
             "queueSize": units::size_text(queue),
             "syncInterval": units::duration_text(config.store.sync_interval),
+            "freeSpaceFloor": config.store.free_floor_bytes.map_or_else(
+                || "5% of the file system, at most 1GiB".to_owned(),
+                units::size_text,
+            ),
         },
         "admin": {"socket": config.admin.socket.display().to_string()},
         "clusters": config.clusters.iter().map(cluster).collect::<Vec<_>>(),

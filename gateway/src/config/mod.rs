@@ -100,6 +100,8 @@ pub struct Store {
     pub queue_bytes_max: usize,
     /// How long a written record may wait for the disk.
     pub sync_interval: Duration,
+    /// Below so many free bytes nothing new is forwarded; none for the default.
+    pub free_floor_bytes: Option<u64>,
 }
 
 /// The directories of Cedar policies.

@@ -32,6 +32,7 @@ pub(super) struct Store {
     pub(super) segment_size: Option<String>,
     pub(super) queue_size: Option<String>,
     pub(super) sync_interval: Option<String>,
+    pub(super) free_space_floor: Option<String>,
 }
 
 #[derive(Deserialize)]

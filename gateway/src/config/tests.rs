@@ -83,6 +83,7 @@ fn defaults_and_relative_paths() {
     assert_eq!(config.store.segment_bytes_max, 256 << 20);
     assert_eq!(config.store.queue_bytes_max, 64 << 20);
     assert_eq!(config.store.sync_interval, Duration::from_millis(100));
+    assert_eq!(config.store.free_floor_bytes, None);
     assert_eq!(config.witness, WitnessMode::Auto);
     let cluster = config.cluster(None).expect("the only one is the default");
     assert_eq!(cluster.server.authority(), "10.0.0.1:6443");

@@ -129,11 +129,16 @@ fn store(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Opt
         Duration::from_millis(1)..=Duration::from_millis(150),
         problems,
     );
+    // Without a bound of its own: who sets it knows the disk. The default follows the disk's size.
+    let floor = raw.free_space_floor.map(|given| {
+        units::size_key("store.freeSpaceFloor", Some(given), 0, 0..=u64::MAX, problems)
+    });
     Some(Store {
         directory: directory.join(raw.directory),
         segment_bytes_max: segment,
         queue_bytes_max: usize::try_from(queue).unwrap_or(usize::MAX),
         sync_interval,
+        free_floor_bytes: floor,
     })
 }
 

@@ -12,8 +12,8 @@ use std::{
     sync::Arc,
 };
 
-pub use super::room::Room;
-use super::room::room;
+pub use super::space::Space;
+use super::space::space;
 
 /// One file that is written.
 pub trait DiskFile: Send + Sync {
@@ -88,8 +88,8 @@ pub trait Disk: Send + Sync {
     /// When that is not certain.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
 
-    /// How much room there is for an ordinary user; none if it cannot be told.
-    fn room(&self, path: &Path) -> Option<Room>;
+    /// How much space there is for an ordinary user; none if it cannot be told.
+    fn space(&self, path: &Path) -> Option<Space>;
 }
 
 /// The real disk.
@@ -149,8 +149,8 @@ impl Disk for SystemDisk {
         File::open(path)?.sync_all()
     }
 
-    fn room(&self, path: &Path) -> Option<Room> {
-        room(path)
+    fn space(&self, path: &Path) -> Option<Space> {
+        space(path)
     }
 }
 

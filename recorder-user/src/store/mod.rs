@@ -13,6 +13,7 @@
 mod catalog;
 mod clip;
 mod disk;
+mod floor;
 mod fold;
 mod format;
 mod index;
@@ -24,11 +25,11 @@ mod reader;
 mod recorder;
 mod records_of;
 mod recovery;
-mod room;
 pub mod rows;
 mod salvage;
 mod scan;
 mod segment;
+mod space;
 mod sync;
 mod verify;
 mod writer;
@@ -38,7 +39,7 @@ use std::sync::Arc;
 use crate::model::Timestamp;
 
 pub use catalog::{Catalog, CatalogError, ReindexError, ReindexReport, reindex};
-pub use disk::{Disk, DiskFile, Room, SystemDisk};
+pub use disk::{Disk, DiskFile, Space, SystemDisk};
 pub use format::{
     BadHeader, ChainHash, DecodePayloadError, Header, PAYLOAD_BYTES_MAX, Previous, RecordTooLarge,
     Seal, SealedBy,
@@ -58,7 +59,7 @@ pub use rows::{
     RefusalRow, SessionKind, SessionView, StateWord, StatusFilter,
 };
 pub use scan::{BadRecord, ScanError};
-pub use sync::SyncHealth;
+pub use sync::{SYNC_BOUNDS, SyncHealth};
 pub use verify::{FirstBad, SegmentReport, VerifyError, VerifyReport, verify, verify_session};
 
 /// The wall clock, given by the caller so that tests can set it.

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::{
     Clock,
     disk::{self, Disk, SystemDisk},
+    floor::Floor,
     fold::Fold,
     index::{Feed, Index},
     lock::{Lock, LockError},
@@ -40,6 +41,9 @@ pub struct StoreOptions {
     pub queue_bytes_max: usize,
     /// How long what nobody waits for may stay out of stable storage, the flush itself not counted.
     pub sync_interval: Duration,
+    /// Below so many free bytes on the file system nothing new may begin; none for a twentieth of the file
+    /// system and at most 1 GiB.
+    pub free_floor_bytes: Option<u64>,
 }
 
 impl StoreOptions {
@@ -51,6 +55,7 @@ impl StoreOptions {
             segment_bytes_max: 256 << 20,
             queue_bytes_max: 64 << 20,
             sync_interval: Duration::from_millis(100),
+            free_floor_bytes: None,
         }
     }
 }
@@ -143,11 +148,15 @@ impl Store {
         let segments = segments_directory(&directory);
         disk.make_directory(&segments).map_err(io)?;
         let lock = Lock::take(&directory.join(LOCK_FILE), LOCK_PATIENCE)?;
-        if recovery::is_first_start(&directory) {
+        let first_start = recovery::is_first_start(&directory);
+        if first_start {
             disk::sync_path(&*disk, &segments).map_err(io)?;
         }
         segment::remove_leftovers(&*disk, &directory).map_err(io)?;
         let found = recovery::recover(&*disk, &directory, &clock)?;
+        if found.segments == 0 && !first_start {
+            tracing::warn!(directory = %directory.display(), "the store was used before and has no segments");
+        }
         let gateway = recovery::gateway_id(&*disk, &directory, found.gateway)?;
         let boot = boot_id();
         let feed = Arc::new(Feed::default());
@@ -202,8 +211,13 @@ impl Store {
     ) -> Result<Self, OpenStoreError> {
         let gateway = maker.gateway;
         let sync = Arc::new(Syncer::new(options.sync_interval));
-        let shared = Arc::new(Shared::new(
+        let floor = Arc::new(Floor::new(
+            Arc::clone(&maker.disk),
             options.directory.clone(),
+            options.free_floor_bytes,
+        ));
+        let shared = Arc::new(Shared::new(
+            Arc::clone(&floor),
             options.queue_bytes_max,
             segment.id,
             Arc::clone(&sync),
@@ -216,7 +230,7 @@ impl Store {
         if let Some(index) = index {
             store.indexer = Some(spawn("decklog-index", move || feed.run(index))?);
         }
-        store.writers.push(spawn("decklog-sync", move || sync.run(&weak))?);
+        store.writers.push(spawn("decklog-sync", move || sync.run(&weak, &floor))?);
         store.writers.push(spawn("decklog-write", move || writer.run())?);
         Ok(store)
     }

@@ -60,11 +60,10 @@ pub(super) struct Found {
 }
 
 /// Puts the segments in order. What was not acknowledged is cut; nothing is deleted.
-pub(super) fn recover(
-    disk: &dyn Disk,
-    store: &Path,
-    clock: &Clock,
-) -> Result<Found, RecoverError> {
+pub(super) fn recover(disk: &dyn Disk, store: &Path, clock: &Clock) -> Result<Found, RecoverError> {
+    // A name that is seen need not be durable, and the next segment's may become so before it.
+    let directory = scan::segments_directory(store);
+    disk.sync_directory(&directory).map_err(failed("flush", &directory))?;
     let mut segments = scan::list_segments(store)?;
     let mut torn = Vec::new();
     let last = loop {
@@ -185,12 +184,7 @@ fn seal_last(
 }
 
 /// Keeps the tail in a file of its own, then cuts it off.
-fn cut(
-    disk: &dyn Disk,
-    id: SegmentId,
-    path: &Path,
-    offset: u64,
-) -> Result<TornTail, RecoverError> {
+fn cut(disk: &dyn Disk, id: SegmentId, path: &Path, offset: u64) -> Result<TornTail, RecoverError> {
     let file = open(disk, path)?;
     let end = length(&*file, path)?;
     let kept = unused(path, offset);

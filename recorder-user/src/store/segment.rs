@@ -129,3 +129,22 @@ pub(super) fn remove_leftovers(disk: &dyn Disk, store: &Path) -> io::Result<()> 
 
 /// A segment's name until its header is durable.
 const NEW_EXTENSION: &str = "new";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_in_the_order_of_the_chain_when_the_clock_goes_back() {
+        let future = SegmentId::from_bytes([0xff; 16]);
+        let last = SegmentId::from_bytes({
+            let mut bytes = [0xff; 16];
+            bytes[15] = 0;
+            bytes
+        });
+        let next = next_id(Some(last));
+        assert!(last < next && next < future);
+        assert!(next_id(Some(next)) > next);
+        assert!(next_id(None) < last, "the clock is not that far");
+    }
+}

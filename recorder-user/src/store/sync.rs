@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     disk::DiskFile,
+    floor::Floor,
     format::Mark,
     queue::{Shared, Waiter, lock},
     recorder::AppendError,
@@ -27,7 +28,36 @@ pub struct SyncHealth {
     pub last: Duration,
     /// The longest one's time.
     pub longest: Duration,
+    /// How many took at most as long as each of [`SYNC_BOUNDS`].
+    pub within: [u64; SYNC_BOUNDS.len()],
 }
+
+impl SyncHealth {
+    fn took(&mut self, took: Duration) {
+        self.count += 1;
+        self.total += took;
+        self.last = took;
+        self.longest = self.longest.max(took);
+        for (bound, count) in SYNC_BOUNDS.iter().zip(&mut self.within) {
+            *count += u64::from(took <= *bound);
+        }
+    }
+}
+
+/// From what a battery-backed cache does to what a dying disk does.
+pub const SYNC_BOUNDS: [Duration; 16] = {
+    let us = [
+        50, 100, 200, 400, 800, 1_500, 3_000, 6_000, 12_000, 25_000, 50_000, 100_000, 250_000,
+        1_000_000, 5_000_000, 30_000_000,
+    ];
+    let mut bounds = [Duration::ZERO; 16];
+    let mut i = 0;
+    while i < bounds.len() {
+        bounds[i] = Duration::from_micros(us[i]);
+        i += 1;
+    }
+    bounds
+};
 
 struct State {
     file: Option<Arc<dyn DiskFile>>,
@@ -146,9 +176,12 @@ impl Syncer {
     }
 
     /// The thread. It ends when the writer has stopped it and everything is durable or has failed.
-    pub(super) fn run(&self, shared: &Weak<Shared>) {
+    pub(super) fn run(&self, shared: &Weak<Shared>, floor: &Floor) {
         let mut state = lock(&self.state);
         loop {
+            drop(state);
+            floor.look(LOOK_INTERVAL);
+            state = lock(&self.state);
             let now = Instant::now();
             let dirty = state.file.is_some() && state.failed.is_none() && state.dirty.is_some();
             let due = state.dirty.map(|since| since + self.interval);
@@ -158,14 +191,11 @@ impl Syncer {
                     return;
                 }
                 state.idle = true;
-                state = match due.filter(|_| dirty) {
-                    None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
-                    Some(due) => {
-                        let wait = due.saturating_duration_since(now);
-                        let woken = self.wake.wait_timeout(state, wait);
-                        woken.unwrap_or_else(PoisonError::into_inner).0
-                    }
-                };
+                // Also when there is nothing to flush the disk may fill, or have room again.
+                let wait = due.filter(|_| dirty).map(|due| due.saturating_duration_since(now));
+                let wait = wait.map_or(LOOK_INTERVAL, |wait| wait.min(LOOK_INTERVAL));
+                let woken = self.wake.wait_timeout(state, wait);
+                state = woken.unwrap_or_else(PoisonError::into_inner).0;
                 state.idle = false;
                 continue;
             }
@@ -173,7 +203,6 @@ impl Syncer {
             let (target, waiters) = (state.written, std::mem::take(&mut state.waiters));
             state.flush = false;
             state.dirty = None;
-            state.health.count += 1;
             state.running = true;
             drop(state);
             let result = file.sync_data();
@@ -191,9 +220,7 @@ impl Syncer {
         shared: &Weak<Shared>,
     ) {
         let mut state = lock(&self.state);
-        state.health.total += took;
-        state.health.last = took;
-        state.health.longest = state.health.longest.max(took);
+        state.health.took(took);
         match result {
             Ok(target) => {
                 state.durable = target;
@@ -228,3 +255,5 @@ impl Syncer {
 
 /// Design: everything is durable within 200 ms, of which the flush itself needs a part.
 const INTERVAL_MAX: Duration = Duration::from_millis(150);
+/// How often the room on the disk is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);

@@ -292,7 +292,10 @@ impl Writer {
             old.sync(file.as_ref(), kept)?;
             if kept != *written {
                 let bytes = written.offset - kept.offset;
-                tracing::error!(bytes, "the disk lost records that were written and not yet flushed");
+                tracing::error!(
+                    bytes,
+                    "the disk lost records that were written and not yet flushed"
+                );
                 (*written, *sealed) = (kept, false);
             }
         }

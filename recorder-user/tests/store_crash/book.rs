@@ -51,7 +51,12 @@ impl Book {
         let begin = self.entries.len();
         for _ in 0..=chance.below(4) {
             let record = record(self.entries.len() as u64, chance);
-            self.entries.push(Entry { record, promise: Promise::None, epoch: Some(epoch), refused: false });
+            self.entries.push(Entry {
+                record,
+                promise: Promise::None,
+                epoch: Some(epoch),
+                refused: false,
+            });
         }
         let end = self.entries.len();
         let records = self.entries[begin..].iter().map(|entry| entry.record.clone()).collect();
@@ -147,8 +152,7 @@ impl Book {
                 Record::Chunk(chunk) => number(chunk.exchange.as_bytes()),
                 Record::SessionOpened(opened) => number(opened.session.as_bytes()),
                 Record::SessionChanged(changed)
-                    if changed.state
-                        == SessionState::Incomplete(IncompleteReason::GatewayLost) =>
+                    if changed.state == SessionState::Incomplete(IncompleteReason::GatewayLost) =>
                 {
                     continue;
                 }

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use recorder_user::store::{Disk, DiskFile, Room};
+use recorder_user::store::{Disk, DiskFile, Space};
 
 use crate::{
     chance::Chance,
@@ -272,7 +272,7 @@ impl Disk for SimulatedDisk {
         Ok(())
     }
 
-    fn room(&self, _path: &Path) -> Option<Room> {
+    fn space(&self, _path: &Path) -> Option<Space> {
         None
     }
 }

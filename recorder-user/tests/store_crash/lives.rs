@@ -1,10 +1,6 @@
 //! One seed: a store that is opened, written, and lost, several times over.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use recorder_user::{
     model::Timestamp,
@@ -106,10 +102,9 @@ impl Lives {
             }
         }
         if self.chance.one_in(3) {
-            let epoch = recorder.epoch();
             let closed = within("close", store.close()).await?;
             if closed.is_ok() && self.disk.world().failed_flushes == 0 {
-                self.book.closed(epoch);
+                self.book.closed(recorder.epoch());
             }
         }
         Ok(())

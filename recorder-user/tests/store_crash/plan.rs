@@ -105,7 +105,9 @@ impl Plan {
             _ => Fate::Works,
         };
         let fate = match self.fails {
-            Some(n) if fate == Fate::Works && chance.one_in(n) => Fate::Fails(error(operation, &mut chance)),
+            Some(n) if fate == Fate::Works && chance.one_in(n) => {
+                Fate::Fails(error(operation, &mut chance))
+            }
             _ => fate,
         };
         self.failed += u64::from(fate != Fate::Works);

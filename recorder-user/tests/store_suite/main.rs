@@ -2,7 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
 
-mod crash;
+mod bad_days;
 mod damage;
 mod faults;
 mod index;

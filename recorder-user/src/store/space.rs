@@ -1,4 +1,4 @@
-//! How much room a file system has: the one question that std has no word for.
+//! How much space a file system has: the one question that std has no word for.
 
 #![allow(unsafe_code, reason = "statvfs has no safe wrapper in std")]
 
@@ -6,7 +6,7 @@ use std::{ffi::CString, mem::MaybeUninit, os::unix::ffi::OsStrExt as _, path::Pa
 
 /// What a file system has and has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct Space {
     /// Its size in bytes.
     pub bytes: u64,
     /// Bytes that an ordinary user may still write.
@@ -16,7 +16,7 @@ pub struct Room {
 }
 
 /// None if it cannot be told.
-pub(super) fn room(path: &Path) -> Option<Room> {
+pub(super) fn space(path: &Path) -> Option<Space> {
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
     let mut facts = MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: `path` is a C string that outlives the call, and `facts` has room for the struct.
@@ -25,7 +25,7 @@ pub(super) fn room(path: &Path) -> Option<Room> {
     }
     // SAFETY: statvfs returned 0, so it filled the struct.
     let facts = unsafe { facts.assume_init() };
-    Some(Room {
+    Some(Space {
         bytes: facts.f_blocks.checked_mul(facts.f_frsize)?,
         free_bytes: facts.f_bavail.checked_mul(facts.f_frsize)?,
         // btrfs and others make files as long as there are bytes, and say zero of zero.

@@ -73,7 +73,7 @@ impl Moment {
         if chance.one_in(4) {
             return Self::Early(Duration::from_micros(chance.below(60_000)));
         }
-        Self::Acknowledged(1 + chance.below(200), Duration::from_micros(chance.below(2000)))
+        Self::Acknowledged(1 + chance.below(100), Duration::from_micros(chance.below(2000)))
     }
 }
 

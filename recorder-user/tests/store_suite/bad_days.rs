@@ -18,7 +18,7 @@ use recorder_user::{
 };
 
 use crate::{
-    faults::{Faults, FaultyDisk, faulty, works_again},
+    faults::{Faults, FaultyDisk, faulty, sessions, works_again},
     support::*,
 };
 
@@ -168,11 +168,7 @@ async fn a_clock_that_goes_back_breaks_nothing() {
         }
         store.close().await.expect("a good disk");
     }
-    let read = records(directory.path()).into_iter().map(|record| match record {
-        Record::SessionOpened(opened) => opened.session,
-        other => panic!("{other:?}"),
-    });
-    assert!(read.eq(appended), "in the order in which they were appended");
+    assert_eq!(sessions(directory.path()), appended, "in the order in which they were appended");
     assert!(segments(directory.path()).len() > 5);
     let report = verify(directory.path()).expect("readable");
     assert!(report.is_ok(), "{report:?}");
@@ -221,7 +217,7 @@ async fn a_segment_that_is_deleted_while_it_is_written_is_noticed_and_missed() {
     works_again(&recorder).await;
     recorder.append(session_opened(SessionId::new()), Need::Durable).await.expect("a new one");
     store.close().await.expect("a good disk");
-    assert_eq!(records(directory.path()).len(), 1);
+    assert_eq!(sessions(directory.path()).len(), 1);
     let report = verify(directory.path()).expect("readable");
     assert!(!report.is_ok(), "the first segment is missing, and the second one says so");
 }

@@ -147,7 +147,7 @@ pub(crate) async fn works_again(recorder: &Recorder) {
     }
 }
 
-fn sessions(directory: &Path) -> Vec<SessionId> {
+pub(crate) fn sessions(directory: &Path) -> Vec<SessionId> {
     let opened = records(directory).into_iter().filter_map(|record| match record {
         Record::SessionOpened(opened) => Some(opened.session),
         _ => None,

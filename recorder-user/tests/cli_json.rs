@@ -162,8 +162,12 @@ fn replay_gives_an_event_a_line() {
 fn the_other_verbs_have_their_fields() {
     let store = alices_store();
     let line = recorder(store.path(), &["verify", "--json"]).objects().remove(0);
-    check_keys(&line, "ok target segments records bodies live firstBad");
+    check_keys(
+        &line,
+        "ok target segments records bodies live signaturesChecked signatures unsignedRecords prunedRecords firstBad",
+    );
     assert_eq!((&line["ok"], &line["firstBad"]), (&true.into(), &Value::Null));
+    assert_eq!((&line["signaturesChecked"], &line["unsignedRecords"]), (&true.into(), &0.into()));
     let line = recorder(store.path(), &["reindex", "--json"]).objects().remove(0);
     assert_eq!(line, serde_json::json!({"sessions": 1, "exchanges": 7}));
     let line = recorder(store.path(), &["witness", "--json"]).objects().remove(0);

@@ -22,6 +22,8 @@ pub(super) fn text(config: &Config) -> String {
                 || "5% of the file system, at most 1GiB".to_owned(),
                 units::size_text,
             ),
+            "segmentAge": units::duration_text(config.store.segment_age_max),
+            "checkpointInterval": units::duration_text(config.store.checkpoint_interval),
         },
         "admin": {"socket": config.admin.socket.display().to_string()},
         "clusters": config.clusters.iter().map(cluster).collect::<Vec<_>>(),

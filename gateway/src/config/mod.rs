@@ -102,6 +102,10 @@ pub struct Store {
     pub sync_interval: Duration,
     /// Below so many free bytes nothing new is forwarded; none for the default.
     pub free_floor_bytes: Option<u64>,
+    /// A segment is sealed at this age.
+    pub segment_age_max: Duration,
+    /// How long records may stay unsigned.
+    pub checkpoint_interval: Duration,
 }
 
 /// The directories of Cedar policies.

@@ -33,6 +33,8 @@ pub(super) struct Store {
     pub(super) queue_size: Option<String>,
     pub(super) sync_interval: Option<String>,
     pub(super) free_space_floor: Option<String>,
+    pub(super) segment_age: Option<String>,
+    pub(super) checkpoint_interval: Option<String>,
 }
 
 #[derive(Deserialize)]

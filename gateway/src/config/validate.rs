@@ -133,7 +133,24 @@ fn store(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Opt
     let floor = raw.free_space_floor.map(|given| {
         units::size_key("store.freeSpaceFloor", Some(given), 0, 0..=u64::MAX, problems)
     });
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let segment_age_max = units::duration_key(
+        "store.segmentAge",
+        raw.segment_age,
+        DAY,
+        Duration::from_secs(10)..=30 * DAY,
+        problems,
+    );
+    let checkpoint_interval = units::duration_key(
+        "store.checkpointInterval",
+        raw.checkpoint_interval,
+        Duration::from_secs(10),
+        Duration::from_secs(1)..=Duration::from_secs(60 * 60),
+        problems,
+    );
     Some(Store {
+        segment_age_max,
+        checkpoint_interval,
         directory: directory.join(raw.directory),
         segment_bytes_max: segment,
         queue_bytes_max: usize::try_from(queue).unwrap_or(usize::MAX),

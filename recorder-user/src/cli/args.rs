@@ -120,18 +120,39 @@ Examples:
   recorder search --status 4xx --user-agent helm
   recorder search --session 3f9a --limit 0 --json")]
     Search(Box<SearchArgs>),
-    /// Check the hash chain of one session or of the whole store.
+    /// Check hash chain and signatures of one session or of the whole store.
     #[command(after_help = "\
 Detects records that were changed, dropped, reordered or cut, and segments that are missing or spliced in.
 Works offline and on a store that is being written. Exit code 1 names the first bad file and offset.
+Signatures are checked with the public keys beside the store (STORE.keys/signing/*.pub), or with those that you
+name: then whoever can write to the store's machine cannot pass another record off as this one. Newer keys
+are accepted when an older one that you trust has endorsed them.
 
 Examples:
   recorder verify
   recorder verify 3f9a
-  recorder verify /var/lib/decklog")]
+  recorder verify /mnt/copy/decklog --key decklog.pub")]
     Verify {
         /// A session's id, or the path of a store; the whole of --store by default.
         target: Option<String>,
+        /// Trust this public key (PEM) instead of those beside the store; may be given again.
+        #[arg(long, value_name = "FILE")]
+        key: Vec<PathBuf>,
+    },
+    /// List the keys that sign the store, exchange them, or print a public key.
+    #[command(after_help = "\
+The gateway makes its signing key (Ed25519) at its first start, in STORE.keys/signing, readable by its owner
+alone. `rotate` makes a new one that the old one endorses; a running gateway takes it up with its next
+segment. Give auditors a public key once: newer keys follow from it. Keep a copy outside the machine.
+
+Examples:
+  recorder keys
+  recorder keys export > decklog.pub
+  recorder keys rotate")]
+    Keys {
+        /// What to do; lists by default.
+        #[command(subcommand)]
+        verb: Option<KeysVerb>,
     },
     /// Delete the index and build it again from the segments. The gateway must not be running.
     #[command(
@@ -143,6 +164,15 @@ Examples:
 T1 counts bytes by socket in eBPF; T5 asks the kernel by file descriptor (TCP_INFO); Off is no witness.
 Hooks that did not attach are listed with the kernel's error.")]
     Witness,
+}
+
+/// What is done with keys.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum KeysVerb {
+    /// Print the public half of the current key as PEM.
+    Export,
+    /// Make a new key, endorsed by the current one.
+    Rotate,
 }
 
 /// What `replay` takes.

@@ -14,6 +14,7 @@ mod export;
 mod follow;
 mod frame_json;
 mod json;
+mod keys;
 mod library;
 mod ls;
 mod outlet;
@@ -58,7 +59,10 @@ pub fn run(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
         Verb::Follow(args) => follow::run(open(cli, screen)?, args, screen),
         Verb::Export(args) => export::run(open(cli, screen)?, args, screen),
         Verb::Search(args) => search::run(open(cli, screen)?, args, Timestamp::now(), screen),
-        Verb::Verify { target } => verify::run(cli.store.as_deref(), target.as_deref(), screen),
+        Verb::Verify { target, key } => {
+            verify::run(cli.store.as_deref(), target.as_deref(), key, screen)
+        }
+        Verb::Keys { verb } => keys::run(&directory(cli)?, *verb, screen),
         Verb::Reindex => reindex::run(&directory(cli)?, screen),
         Verb::Witness => witness::run(open(cli, screen)?, screen),
     }

@@ -10,7 +10,10 @@ use super::{
     screen::{Ink, Screen},
     text, units,
 };
-use crate::store::{self, VerifyError, VerifyReport};
+use crate::store::{
+    self, VerifyError, VerifyReport,
+    signing::{self, Trust},
+};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -21,6 +24,10 @@ struct VerifyLine<'a> {
     records: u64,
     bodies: u64,
     live: bool,
+    signatures_checked: bool,
+    signatures: u64,
+    unsigned_records: u64,
+    pruned_records: u64,
     first_bad: Option<BadLine>,
 }
 
@@ -35,12 +42,13 @@ struct BadLine {
 pub(super) fn run(
     store: Option<&Path>,
     target: Option<&str>,
+    keys: &[PathBuf],
     screen: &mut Screen<'_>,
 ) -> Result<Outcome, CliError> {
     let named = || store.map(Path::to_path_buf).ok_or(CliError::NoStore);
     let (name, report) = match target {
-        None => whole(named()?)?,
-        Some(path) if Path::new(path).exists() => whole(path.into())?,
+        None => whole(named()?, keys)?,
+        Some(path) if Path::new(path).exists() => whole(path.into(), keys)?,
         Some(path) if path.contains(['/', '.']) => return Err(CliError::MissingStore(path.into())),
         Some(id) => {
             let directory = named()?;
@@ -52,24 +60,33 @@ pub(super) fn run(
                 Ok(session) => session,
                 Err(_) => Library::open(&directory)?.find_session(id)?.session,
             };
-            let report =
-                store::verify_session(&directory, session).map_err(|error| match error {
-                    VerifyError::NoSession(_) => {
-                        CliError::NotFound { what: "session", id: id.into() }
-                    }
-                    error => failed("verify", &directory, error),
-                })?;
+            let report = store::verify_session(&directory, trust(&directory, keys)?, session);
+            let report = report.map_err(|error| match error {
+                VerifyError::NoSession(_) => CliError::NotFound { what: "session", id: id.into() },
+                error => failed("verify", &directory, error),
+            })?;
             (format!("session {session}"), report)
         }
     };
     tell(&name, &report, screen)
 }
 
-fn whole(directory: PathBuf) -> Result<(String, VerifyReport), CliError> {
+/// The keys that were named, else those that lie beside the store.
+fn trust(directory: &Path, keys: &[PathBuf]) -> Result<Trust, CliError> {
+    let bad = |error| failed("read the public keys of", directory, error);
+    if keys.is_empty() {
+        return signing::trusted(&signing::keys_directory(directory)).map_err(bad);
+    }
+    let keys = keys.iter().map(|path| signing::read_public_key(path));
+    keys.collect::<Result<_, _>>().map(Trust::new).map_err(bad)
+}
+
+fn whole(directory: PathBuf, keys: &[PathBuf]) -> Result<(String, VerifyReport), CliError> {
     if !directory.is_dir() {
         return Err(CliError::MissingStore(directory));
     }
-    let report = store::verify(&directory).map_err(|error| failed("verify", &directory, error))?;
+    let report = store::verify(&directory, trust(&directory, keys)?)
+        .map_err(|error| failed("verify", &directory, error))?;
     Ok((directory.display().to_string(), report))
 }
 
@@ -82,15 +99,27 @@ fn tell(target: &str, report: &VerifyReport, screen: &mut Screen<'_>) -> Result<
     let outcome = if first_bad.is_none() { Outcome::Fine } else { Outcome::DoesNotVerify };
     let (segments, records, bodies) = (report.segments.len(), report.records, report.bodies);
     if screen.json {
-        let (ok, live) = (first_bad.is_none(), report.live);
-        screen.object(&VerifyLine { ok, target, segments, records, bodies, live, first_bad })?;
+        screen.object(&VerifyLine {
+            ok: first_bad.is_none(),
+            target,
+            segments,
+            records,
+            bodies,
+            live: report.live,
+            signatures_checked: report.signatures_checked,
+            signatures: report.signatures,
+            unsigned_records: report.unsigned_records,
+            pruned_records: report.pruned_records,
+            first_bad,
+        })?;
         return Ok(outcome);
     }
     let live = if report.live { ", a gateway is writing" } else { "" };
     let checked = format!(
-        "{}, {}, bodies hashed: {bodies}{live}",
+        "{}, {}, bodies hashed: {bodies}, {}{live}",
         units::count(u64::try_from(segments).unwrap_or(u64::MAX), "segment"),
         units::count(records, "record"),
+        signatures(report),
     );
     let target = text::short(target, 400);
     match first_bad {
@@ -106,4 +135,17 @@ fn tell(target: &str, report: &VerifyReport, screen: &mut Screen<'_>) -> Result<
         }
     }
     Ok(outcome)
+}
+
+/// What the signatures say.
+fn signatures(report: &VerifyReport) -> String {
+    if !report.signatures_checked {
+        return "signatures not checked (no public key beside the store: name one with --key)"
+            .into();
+    }
+    let good = units::count(report.signatures, "good signature");
+    match report.unsigned_records {
+        0 => format!("{good}, up to the end"),
+        rest => format!("{good}, {} after the last", units::count(rest, "record")),
+    }
 }

@@ -23,6 +23,7 @@ pub use exchange::{
     ResponseStarted, Timing, Withheld,
 };
 pub use id::{BootId, ExchangeId, GatewayId, ParseIdError, SegmentId, SessionId};
+pub(crate) use record::CHUNK_HEADER_BYTES;
 pub use record::{
     Chunk, ConnectionClosed, DecodeRecordError, Direction, GatewayStarted, GatewayStopped, Kind,
     Record, UnrecordedSpan,

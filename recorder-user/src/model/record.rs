@@ -48,12 +48,14 @@ impl Kind {
     pub const CONNECTION_CLOSED: Self = Self(10);
     /// Reads that passed unrecorded while the store did not work.
     pub const UNRECORDED_SPAN: Self = Self(11);
-    /// Reserved: a signed checkpoint of the chain.
+    /// A signed checkpoint of the chain.
     pub const CHECKPOINT: Self = Self(64);
     /// The end of a segment: totals and final hash.
     pub const SEAL: Self = Self(65);
     /// Reserved: a signed statement that records were deleted.
     pub const TOMBSTONE: Self = Self(66);
+    /// An older signing key's word that another one follows it.
+    pub const KEY: Self = Self(67);
 }
 
 /// The gateway started.
@@ -186,7 +188,7 @@ pub enum DecodeRecordError {
 }
 
 /// exchange id, direction, at_us, offset.
-const CHUNK_HEADER_BYTES: usize = 16 + 1 + 8 + 8;
+pub(crate) const CHUNK_HEADER_BYTES: usize = 16 + 1 + 8 + 8;
 
 impl Record {
     /// The record's kind.

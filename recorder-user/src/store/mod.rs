@@ -28,7 +28,9 @@ mod recovery;
 pub mod rows;
 mod salvage;
 mod scan;
+mod schedule;
 mod segment;
+pub mod signing;
 mod space;
 mod sync;
 mod verify;
@@ -41,8 +43,8 @@ use crate::model::Timestamp;
 pub use catalog::{Catalog, CatalogError, ReindexError, ReindexReport, reindex};
 pub use disk::{Disk, DiskFile, Space, SystemDisk};
 pub use format::{
-    BadHeader, ChainHash, DecodePayloadError, Header, PAYLOAD_BYTES_MAX, Previous, RecordTooLarge,
-    Seal, SealedBy,
+    BadHeader, ChainHash, Checkpoint, DecodePayloadError, Header, PAYLOAD_BYTES_MAX, Previous,
+    RecordTooLarge, Seal, SealedBy,
 };
 pub use index::{IndexError, IndexHealth};
 pub use lock::LockError;

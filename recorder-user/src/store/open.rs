@@ -24,7 +24,9 @@ use super::{
     recovery::{self, RecoverError, TornTail},
     rows::SessionView,
     scan::segments_directory,
+    schedule::Schedule,
     segment::{self, Maker, Segment},
+    signing::{self, SigningKeyError},
     sync::Syncer,
     writer::Writer,
 };
@@ -35,8 +37,14 @@ use crate::model::{BootId, GatewayId, IncompleteReason, Record, SessionChanged, 
 pub struct StoreOptions {
     /// The store's directory; made if it does not exist.
     pub directory: PathBuf,
+    /// Where the keys lie: outside the store, so that a copy of it holds none.
+    pub keys: PathBuf,
     /// A longer segment is sealed and followed by a new one. Recovery reads one segment.
     pub segment_bytes_max: u64,
+    /// An older segment that holds records is sealed and followed by a new one: only sealed ones are archived.
+    pub segment_age_max: Duration,
+    /// How long records may stay unsigned.
+    pub checkpoint_interval: Duration,
     /// Beyond so many queued bytes, appends wait.
     pub queue_bytes_max: usize,
     /// How long what nobody waits for may stay out of stable storage, the flush itself not counted.
@@ -47,12 +55,15 @@ pub struct StoreOptions {
 }
 
 impl StoreOptions {
-    /// The defaults: segments of 256 MiB, a queue of 64 MiB, a flush every 100 ms while there is something.
+    /// The defaults: segments of 256 MiB or a day, signed every 10 s while there is something, a queue of 64 MiB, a flush every 100 ms while there is something.
     #[must_use]
-    pub const fn new(directory: PathBuf) -> Self {
+    pub fn new(directory: PathBuf) -> Self {
         Self {
+            keys: signing::keys_directory(&directory),
             directory,
             segment_bytes_max: 256 << 20,
+            segment_age_max: Duration::from_secs(24 * 60 * 60),
+            checkpoint_interval: Duration::from_secs(10),
             queue_bytes_max: 64 << 20,
             sync_interval: Duration::from_millis(100),
             free_floor_bytes: None,
@@ -75,6 +86,9 @@ pub enum OpenStoreError {
     /// Another gateway uses it.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The key that signs the record could not be read or made.
+    #[error("the signing key")]
+    Key(#[from] SigningKeyError),
     /// The segments could not be put in order.
     #[error("recover the store")]
     Recover(#[from] RecoverError),
@@ -153,7 +167,8 @@ impl Store {
             disk::sync_path(&*disk, &segments).map_err(io)?;
         }
         segment::remove_leftovers(&*disk, &directory).map_err(io)?;
-        let found = recovery::recover(&*disk, &directory, &clock)?;
+        let key = signing::load_or_create(&options.keys)?;
+        let found = recovery::recover(&*disk, &directory, &clock, &key)?;
         if found.segments == 0 && !first_start {
             tracing::warn!(directory = %directory.display(), "the store was used before and has no segments");
         }
@@ -163,10 +178,12 @@ impl Store {
         let (index, sessions, index_rebuilt) = open_index(&directory, boot, &feed);
         let mut maker = Maker {
             store: directory.clone(),
+            keys: options.keys.clone(),
             disk,
             clock,
             gateway,
             boot,
+            key,
             last: found.last.map(|last| last.segment),
             leftovers: Vec::new(),
         };
@@ -223,7 +240,9 @@ impl Store {
             Arc::clone(&sync),
             Arc::clone(&feed),
         ));
-        let writer = Writer::new(Arc::clone(&shared), maker, segment, options.segment_bytes_max);
+        let schedule = Schedule::new(options.checkpoint_interval, options.segment_age_max);
+        let bytes_max = options.segment_bytes_max;
+        let writer = Writer::new(Arc::clone(&shared), maker, segment, bytes_max, schedule);
         let weak = Arc::downgrade(&shared);
         // Dropped on an early return, which stops what was started.
         let mut store = Self { shared, gateway, writers: Vec::new(), indexer: None, _lock: lock };

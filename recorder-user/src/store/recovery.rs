@@ -10,9 +10,10 @@ use std::{
 use super::{
     Clock,
     disk::{self, Disk, DiskFile},
-    format::{ChainHash, Encoder, Previous, Seal, SealedBy},
+    format::{self, ChainHash, Encoder, Previous, SealedBy, VERSION},
     salvage,
     scan::{self, Scan, ScanError},
+    signing::{KeyId, SigningKey},
 };
 use crate::model::{GatewayId, SegmentId};
 
@@ -60,7 +61,12 @@ pub(super) struct Found {
 }
 
 /// Puts the segments in order. What was not acknowledged is cut; nothing is deleted.
-pub(super) fn recover(disk: &dyn Disk, store: &Path, clock: &Clock) -> Result<Found, RecoverError> {
+pub(super) fn recover(
+    disk: &dyn Disk,
+    store: &Path,
+    clock: &Clock,
+    key: &Arc<SigningKey>,
+) -> Result<Found, RecoverError> {
     // A name that is seen need not be durable, and the next segment's may become so before it.
     let directory = scan::segments_directory(store);
     disk.sync_directory(&directory).map_err(failed("flush", &directory))?;
@@ -69,7 +75,7 @@ pub(super) fn recover(disk: &dyn Disk, store: &Path, clock: &Clock) -> Result<Fo
     let last = loop {
         let Some((id, path)) = segments.last() else { break None };
         match Scan::open(path) {
-            Ok((scan, header)) => break Some((*id, scan, header.gateway)),
+            Ok((scan, header)) => break Some((*id, scan, header)),
             Err(error @ ScanError::Io { .. }) => return Err(error.into()),
             // Not even a header: no record in it can be read. It is kept under a name that is passed over.
             Err(_) => torn.push(set_aside(disk, *id, path)?),
@@ -81,16 +87,16 @@ pub(super) fn recover(disk: &dyn Disk, store: &Path, clock: &Clock) -> Result<Fo
             torn.extend(mend(disk, *id, path, next)?);
         }
     }
-    let Some((id, scan, gateway)) = last else {
+    let Some((id, scan, header)) = last else {
         return Ok(Found { segments: 0, last: None, clean: torn.is_empty(), torn, gateway: None });
     };
-    let end = seal_last(disk, id, scan, clock, &mut torn)?;
+    let end = seal_last(disk, id, scan, clock, (key, header.key), &mut torn)?;
     Ok(Found {
         segments: segments.len(),
         last: Some(Previous { segment: id, hash: end.hash }),
         clean: end.by == SealedBy::Close && torn.is_empty(),
         torn,
-        gateway: Some(gateway),
+        gateway: Some(header.gateway),
     })
 }
 
@@ -137,6 +143,7 @@ fn seal_last(
     id: SegmentId,
     mut scan: Scan,
     clock: &Clock,
+    (key, begun_with): (&Arc<SigningKey>, Option<KeyId>),
     torn: &mut Vec<TornTail>,
 ) -> Result<End, RecoverError> {
     let mut by = SealedBy::Recovery;
@@ -147,8 +154,8 @@ fn seal_last(
         match scan.next() {
             Ok(Some(record)) if scan.is_sealed() => {
                 let seal = record.payload().ok();
-                let seal = seal.and_then(|json| serde_json::from_slice::<Seal>(&json).ok());
-                by = seal.map_or(by, |seal| seal.by);
+                let seal = seal.and_then(|payload| format::read_seal(scan.version(), &payload));
+                by = seal.map_or(by, |read| read.seal.by);
             }
             Ok(Some(_)) => {}
             Ok(None) => break,
@@ -163,21 +170,25 @@ fn seal_last(
     let file = open(disk, path)?;
     // Before an orderly end everything but the seal was flushed.
     let from = if scan.is_sealed() && by == SealedBy::Close { last } else { first };
-    let again = salvage::rewrite(&*file, from, scan.mark().offset);
+    let again = salvage::rewrite(&*file, scan.version(), from, scan.mark().offset);
     let again = again.and_then(|end| {
         let changed = || io::Error::other("it changed while it was read");
         (end == scan.mark()).then_some(()).ok_or_else(changed)?;
         file.sync_data()
     });
     again.map_err(failed("make durable", path))?;
-    if scan.is_sealed() {
+    // A segment of an older version stays without a seal: its successor says where it ends.
+    if scan.is_sealed() || scan.version() != VERSION {
         return Ok(End { hash: scan.mark().hash, by });
     }
     let torn_bytes = torn.iter().filter(|tail| tail.segment == id).map(|tail| tail.bytes).sum();
     let from = scan.mark().offset;
-    let mut encoder = Encoder::resume(scan.mark());
+    let mut encoder = Encoder::resume(id, scan.mark(), Arc::clone(key));
     let mut seal = Vec::new();
-    encoder.seal(id, clock(), SealedBy::Recovery, torn_bytes, &mut seal);
+    if begun_with != Some(key.id()) {
+        encoder.endorsements(&mut seal);
+    }
+    encoder.seal(clock(), SealedBy::Recovery, torn_bytes, &mut seal);
     let sealed = file.write_all_at(&seal, from).and_then(|()| file.sync_data());
     sealed.map_err(failed("seal", path))?;
     Ok(End { hash: encoder.mark().hash, by: SealedBy::Recovery })

@@ -5,13 +5,14 @@ use std::{
     io,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 
 use super::format::{
     self, BadHeader, ChainHash, DecodePayloadError, HASH_BYTES, Header, Mark, PREAMBLE_BYTES,
-    RECORD_FRAME_BYTES, RECORD_HEAD_BYTES, RecordHead,
+    RECORD_FRAME_BYTES, RECORD_HEAD_BYTES, RecordHead, Stored, flag,
 };
 use crate::model::{Kind, Record, SegmentId};
 
@@ -91,23 +92,47 @@ pub(super) struct RawRecord {
     flags: u16,
     payload: Bytes,
     pub(super) hash: ChainHash,
+    file: Arc<File>,
 }
 
 impl RawRecord {
     pub(super) fn decode(self) -> Result<Record, DecodePayloadError> {
-        format::decode(self.kind, self.flags, self.payload)
+        format::decode(&*self.file, (self.offset, self.kind, self.flags), self.payload)
     }
 
     /// The payload as the writer gave it.
     pub(super) fn payload(&self) -> Result<Bytes, DecodePayloadError> {
-        format::expand(self.flags, self.payload.clone())
+        format::expand(&*self.file, (self.offset, self.kind, self.flags), self.payload.clone())
+    }
+
+    /// Whether the record was deleted and only its digest is left.
+    pub(super) const fn is_pruned(&self) -> bool {
+        self.flags & flag::PRUNED != 0
+    }
+}
+
+impl Stored for File {
+    fn record_at(&self, offset: u64) -> Option<(Kind, u16, Bytes)> {
+        let mut head = [0; RECORD_HEAD_BYTES];
+        self.read_exact_at(&mut head, offset).ok()?;
+        let head_bytes = head;
+        let head = RecordHead::decode(&head)?;
+        let left = self.metadata().ok()?.len().checked_sub(offset)?;
+        if left < head.record_bytes() as u64 {
+            return None;
+        }
+        let mut payload = vec![0; head.payload_bytes];
+        self.read_exact_at(&mut payload, offset + RECORD_HEAD_BYTES as u64).ok()?;
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&head_bytes[8..]), &payload);
+        (crc == head.crc).then(|| (head.kind, head.flags, payload.into()))
     }
 }
 
 /// Goes through a segment.
 pub(super) struct Scan {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
+    version: u16,
     mark: Mark,
     sealed: bool,
     window: Vec<u8>,
@@ -118,13 +143,16 @@ impl Scan {
     /// Reads the header.
     pub(super) fn open(path: &Path) -> Result<(Self, Header), ScanError> {
         let io = |source| ScanError::Io { path: path.to_owned(), source };
-        let file = File::open(path).map_err(io)?;
+        let file = Arc::new(File::open(path).map_err(io)?);
         let mark = Mark::NONE;
         let (window, window_at) = (Vec::new(), 0);
-        let mut scan = Self { path: path.to_owned(), file, mark, sealed: false, window, window_at };
+        let path_buf = path.to_owned();
+        let mut scan =
+            Self { path: path_buf, file, version: 0, mark, sealed: false, window, window_at };
         let bad = |source| ScanError::Header { path: path.to_owned(), source };
         let length = format::header_bytes(scan.see(PREAMBLE_BYTES)?).map_err(bad)?;
         let read = format::decode_header(scan.see(length)?).map_err(bad)?;
+        scan.version = read.version;
         scan.mark = Mark { hash: read.hash, offset: read.bytes as u64, records: 0 };
         Ok((scan, read.header))
     }
@@ -153,6 +181,11 @@ impl Scan {
         self.sealed
     }
 
+    /// The version of the segment's format.
+    pub(super) const fn version(&self) -> u16 {
+        self.version
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -165,6 +198,7 @@ impl Scan {
     /// The next record, or none at the end of the file. After an error the same record is tried again.
     pub(super) fn next(&mut self) -> Result<Option<RawRecord>, ScanError> {
         let Mark { hash, offset, records } = self.mark;
+        let version = self.version;
         let head = self.see(RECORD_HEAD_BYTES)?;
         if head.is_empty() {
             return Ok(None);
@@ -191,7 +225,9 @@ impl Scan {
         if crc32c::crc32c(&record[8..]) != head.crc {
             return Err(self.bad(BadRecord::Checksum));
         }
-        let hash = format::link(hash, record);
+        let Some(hash) = format::follow(version, hash, head.flags, record) else {
+            return Err(self.bad(BadRecord::Length));
+        };
         if hash.0 != stored {
             return Err(self.bad(BadRecord::Chain));
         }
@@ -199,7 +235,8 @@ impl Scan {
         let end = offset + need as u64;
         self.mark = Mark { hash, offset: end, records: records + 1 };
         self.sealed = head.kind == Kind::SEAL;
-        Ok(Some(RawRecord { offset, end, kind: head.kind, flags: head.flags, payload, hash }))
+        let (kind, flags, file) = (head.kind, head.flags, Arc::clone(&self.file));
+        Ok(Some(RawRecord { offset, end, kind, flags, payload, hash, file }))
     }
 
     /// Up to `bytes` bytes from where the scan stands; fewer only where the file ends.

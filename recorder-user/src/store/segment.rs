@@ -11,19 +11,23 @@ use super::{
     disk::{self, Disk, DiskFile},
     format::{Encoder, Header, Mark, Previous},
     index::Item,
+    queue::chain,
     recorder::AppendError,
     rows::Position,
     scan::{segment_path, segments_directory},
+    signing::{self, SigningKey},
 };
 use crate::model::{BootId, GatewayId, Record, SegmentId};
 
 /// What makes segments.
 pub(super) struct Maker {
     pub(super) store: PathBuf,
+    pub(super) keys: PathBuf,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) clock: Clock,
     pub(super) gateway: GatewayId,
     pub(super) boot: BootId,
+    pub(super) key: Arc<SigningKey>,
     /// The greatest id so far: ids must sort in the order of the chain, whatever the clock does.
     pub(super) last: Option<SegmentId>,
     /// What an attempt that failed may have left: it must be gone before the next segment has a name, or
@@ -69,17 +73,18 @@ impl Maker {
     /// Makes a segment and proves that it can be written: header, `fdatasync`, name, directory.
     pub(super) fn segment(&mut self, previous: Option<Previous>) -> Result<Segment, AppendError> {
         let failed = |step| move |source| AppendError::Failed { step, source: Arc::new(source) };
+        self.take_up_new_key();
         let id = next_id(self.last);
         let header = Header {
             segment: id,
             gateway: self.gateway,
             boot: self.boot,
-            key: String::new(),
+            key: Some(self.key.id()),
             created: (self.clock)(),
             previous,
         };
         let mut bytes = Vec::new();
-        let encoder = Encoder::begin(&header, &mut bytes);
+        let encoder = Encoder::begin(&header, Arc::clone(&self.key), &mut bytes);
         let path = segment_path(&self.store, id);
         let new = path.with_extension(NEW_EXTENSION);
         while let Some(leftover) = self.leftovers.last() {
@@ -102,6 +107,16 @@ impl Maker {
         self.last = Some(id);
         let written = encoder.mark();
         Ok(Segment { id, file, encoder, written, sealed: false })
+    }
+}
+
+impl Maker {
+    /// A key that was exchanged meanwhile. Without it the old one goes on: it is as good.
+    fn take_up_new_key(&mut self) {
+        match signing::load_or_create(&self.keys) {
+            Ok(key) => self.key = key,
+            Err(error) => tracing::warn!(error = %chain(&error), "the signing key stays as it was"),
+        }
     }
 }
 

@@ -10,12 +10,13 @@ use tokio::sync::oneshot;
 
 use super::{
     disk::DiskFile,
-    format::{Encoder, Mark, Previous, SealedBy},
+    format::{Encoder, Mark, Previous, SealedBy, VERSION},
     index::{Feed, Item},
     queue::{Answer, Entry, Shared, Waiter, Work, chain},
     recorder::AppendError,
     rows::Position,
     salvage,
+    schedule::{Due, Schedule},
     segment::{Maker, Segment},
     sync::Syncer,
 };
@@ -29,6 +30,7 @@ pub(super) struct Writer {
     maker: Maker,
     segment: Segment,
     segment_bytes_max: u64,
+    schedule: Schedule,
     /// Encoded and not yet written, with those who wait, the room to give back, and what the index gets.
     buffer: Vec<u8>,
     written_waiters: Vec<Waiter>,
@@ -44,6 +46,7 @@ impl Writer {
         maker: Maker,
         segment: Segment,
         segment_bytes_max: u64,
+        schedule: Schedule,
     ) -> Self {
         let (sync, index) = (Arc::clone(&shared.sync), Arc::clone(&shared.index));
         sync.begin(Arc::clone(&segment.file), segment.written);
@@ -55,6 +58,7 @@ impl Writer {
             maker,
             segment,
             segment_bytes_max,
+            schedule,
             buffer: Vec::new(),
             written_waiters: Vec::new(),
             durable_waiters: Vec::new(),
@@ -68,8 +72,9 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut batch = Vec::new();
         let closing = loop {
-            let done = match self.shared.take(&mut batch) {
-                Work::Batch => self.write(&mut batch),
+            let done = match self.shared.take(&mut batch, self.schedule.next()) {
+                Work::Batch => self.write(&mut batch).and_then(|()| self.punctual()),
+                Work::Due => self.punctual(),
                 Work::SyncFailed(source) => Err(AppendError::Failed { step: "fdatasync", source }),
                 Work::Stop(closing) => break closing,
             };
@@ -184,7 +189,34 @@ impl Writer {
         self.shared.at(self.segment.id, mark.offset);
         self.buffer.clear();
         self.index.push(&mut self.items);
+        self.schedule.wrote();
         if mark.offset >= self.segment_bytes_max { self.rotate() } else { Ok(()) }
+    }
+
+    /// What is to be done at its time: a new segment, or a signature.
+    fn punctual(&mut self) -> Answer {
+        match self.schedule.due() {
+            Some(Due::Rotation) => self.rotate(),
+            Some(Due::Checkpoint) => self.checkpoint(),
+            None => Ok(()),
+        }
+    }
+
+    /// Signs how far the chain goes.
+    fn checkpoint(&mut self) -> Answer {
+        let at = Position { segment: self.segment.id, offset: self.segment.written.offset };
+        self.segment.encoder.checkpoint((self.maker.clock)(), &mut self.buffer);
+        self.push_signed(at, Kind::CHECKPOINT);
+        let done = self.put();
+        self.schedule.signed();
+        done
+    }
+
+    /// Nothing is derived from what is signed, but the index must say that it covers it.
+    fn push_signed(&mut self, at: Position, kind: Kind) {
+        let Mark { hash, offset: end, .. } = self.segment.encoder.mark();
+        let record = Record::Unknown { kind, payload: bytes::Bytes::new() };
+        self.items.push(Item { at, end, hash, record });
     }
 
     fn rotate(&mut self) -> Answer {
@@ -197,16 +229,17 @@ impl Writer {
 
     fn begin(&mut self, segment: Segment) {
         self.segment = segment;
+        self.schedule.begun();
         self.sync.begin(Arc::clone(&self.segment.file), self.segment.written);
         self.shared.at(self.segment.id, self.segment.written.offset);
     }
 
     /// Ends the segment; returns when all of it is durable.
     fn seal(&mut self, by: SealedBy) -> Answer {
-        let Segment { id, file, encoder, written, sealed } = &mut self.segment;
+        let at = Position { segment: self.segment.id, offset: self.segment.written.offset };
+        let Segment { file, encoder, written, sealed, .. } = &mut self.segment;
         let from = written.offset;
-        encoder.seal(*id, (self.maker.clock)(), by, 0, &mut self.buffer);
-        let Mark { hash, offset: end, .. } = encoder.mark();
+        encoder.seal((self.maker.clock)(), by, 0, &mut self.buffer);
         file.write_all_at(&self.buffer, from).map_err(|source| AppendError::Failed {
             step: "writing a seal",
             source: Arc::new(source),
@@ -216,10 +249,7 @@ impl Writer {
         self.buffer.clear();
         self.sync.wrote(self.segment.written, &mut self.durable_waiters);
         self.shared.at(self.segment.id, self.segment.written.offset);
-        // Nothing is derived from a seal, but the index must say that it covers it.
-        let at = Position { segment: self.segment.id, offset: from };
-        let record = Record::Unknown { kind: Kind::SEAL, payload: bytes::Bytes::new() };
-        self.items.push(Item { at, end, hash, record });
+        self.push_signed(at, Kind::SEAL);
         self.index.push(&mut self.items);
         self.flush()
     }
@@ -285,7 +315,7 @@ impl Writer {
         let Segment { id, file, written, sealed, .. } = &mut self.segment;
         if old.durable != *written {
             let kept = if old.is_clean {
-                salvage::rewrite(file.as_ref(), old.durable, written.offset)?
+                salvage::rewrite(file.as_ref(), VERSION, old.durable, written.offset)?
             } else {
                 *written
             };
@@ -301,9 +331,9 @@ impl Writer {
         }
         file.set_len(written.offset)?;
         if !*sealed {
-            let mut encoder = Encoder::resume(*written);
+            let mut encoder = Encoder::resume(*id, *written, Arc::clone(&self.maker.key));
             let mut seal = Vec::new();
-            encoder.seal(*id, (self.maker.clock)(), SealedBy::Failure, 0, &mut seal);
+            encoder.seal((self.maker.clock)(), SealedBy::Failure, 0, &mut seal);
             let done = file.write_all_at(&seal, written.offset);
             if let Err(error) = done.and_then(|()| old.sync(file.as_ref(), encoder.mark())) {
                 // A part of a seal must not stay, or the file would end in a torn record.

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use recorder_user::{
     model::{ExchangeId, IncompleteReason, Record, SessionId},
-    store::{Need, Query, Reader, Store, StoreOptions, reindex, verify},
+    store::{Need, Query, Reader, Store, StoreOptions, reindex},
 };
 
 use crate::{chance::Chance, number, support::*};

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use recorder_user::{
     model::Timestamp,
-    store::{Ack, Clock, Need, Recorder, Store, StoreOptions, verify},
+    store::{Ack, Clock, Need, Recorder, Store, StoreOptions, signing, verify},
 };
 
 use crate::{
@@ -53,6 +53,7 @@ pub(crate) fn run(seed: u64, lie: Option<Lie>) -> Result<Tally, Failure> {
         chance: Chance::of(&[seed]),
         disk: disk.clone(),
         store,
+        keys: root.path().join("keys"),
         book: Book::default(),
         tally: Tally::default(),
     };
@@ -70,6 +71,7 @@ struct Lives {
     chance: Chance,
     disk: SimulatedDisk,
     store: PathBuf,
+    keys: PathBuf,
     book: Book,
     tally: Tally,
 }
@@ -116,6 +118,8 @@ impl Lives {
             // Small, so that rotation is hit.
             segment_bytes_max: 2000 + self.chance.below(6000),
             sync_interval: Duration::from_millis(150),
+            // On the real disk: a key that is lost is another thing.
+            keys: self.keys.clone(),
             ..StoreOptions::new(self.store.clone())
         };
         let clock: Clock = Arc::new(|| Timestamp::from_micros(1_790_000_000_000_000));
@@ -191,7 +195,8 @@ impl Lives {
     }
 
     fn verify(&self, when: &str) -> Result<(), String> {
-        let report = verify(&self.store).map_err(|error| format!("{when}: {error}"))?;
+        let trust = signing::trusted(&self.keys).map_err(|error| format!("{when}: {error}"))?;
+        let report = verify(&self.store, trust).map_err(|error| format!("{when}: {error}"))?;
         report.first_bad.map_or(Ok(()), |bad| Err(format!("{when}, and does not verify: {bad:?}")))
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use recorder_user::{
     model::{Decision, ExchangeId, Record, SessionId, Timestamp, Verdict},
-    store::{AppendError, Need, OpenStoreError, Recorder, Space, Store, StoreOptions, verify},
+    store::{AppendError, Need, OpenStoreError, Recorder, Space, Store, StoreOptions},
 };
 
 use crate::{

@@ -121,7 +121,11 @@ fn sled_does_what_a_table_must() {
 async fn an_index_that_falls_behind_catches_up() {
     let clock = crate::store::system_clock();
     let full = tempfile::tempdir().expect("a directory");
-    let (store, _) = Store::open(StoreOptions::new(full.path().into()), clock).expect("it opens");
+    let (store, _) = Store::open(
+        StoreOptions { keys: full.path().join("keys"), ..StoreOptions::new(full.path().into()) },
+        clock,
+    )
+    .expect("it opens");
     let recorder = store.recorder();
     let session = SessionId::new();
     let opened = crate::model::SessionOpened {

@@ -79,6 +79,7 @@ fn open_store(config: &Config) -> anyhow::Result<(Store, Recovered)> {
         free_floor_bytes: config.store.free_floor_bytes,
         segment_age_max: config.store.segment_age_max,
         checkpoint_interval: config.store.checkpoint_interval,
+        encryption: config.store.encryption.clone(),
         keys: keys_directory(&config.store.directory),
     };
     let (store, recovered) = Store::open(options, Arc::new(Timestamp::now))

@@ -42,6 +42,9 @@ pub(super) fn text(config: &Config) -> String {
             "streamIdle": units::duration_text(config.sessions.streams.idle),
         },
     });
+    if let Some(encryption) = &config.store.encryption {
+        sections["store"]["encryption"] = json!(encryption);
+    }
     if let Some(longest) = config.sessions.streams.longest {
         sections["sessions"]["streamLongest"] = json!(units::duration_text(longest));
     }

@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+use recorder_user::store::encryption::KeySource;
+
 use crate::upgrade::Limits;
 
 mod authentication;
@@ -104,6 +106,8 @@ pub struct Store {
     pub free_floor_bytes: Option<u64>,
     /// A segment is sealed at this age.
     pub segment_age_max: Duration,
+    /// The operator's key, where the store is to be encrypted.
+    pub encryption: Option<KeySource>,
     /// How long records may stay unsigned.
     pub checkpoint_interval: Duration,
 }

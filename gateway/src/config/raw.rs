@@ -34,7 +34,15 @@ pub(super) struct Store {
     pub(super) sync_interval: Option<String>,
     pub(super) free_space_floor: Option<String>,
     pub(super) segment_age: Option<String>,
+    pub(super) encryption: Option<Encryption>,
     pub(super) checkpoint_interval: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Encryption {
+    pub(super) key_file: Option<String>,
+    pub(super) command: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
+use recorder_user::store::encryption::KeySource;
 use serde_json::{Map, Value};
 
 use crate::upgrade::Limits;
@@ -148,7 +149,9 @@ fn store(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Opt
         Duration::from_secs(1)..=Duration::from_secs(60 * 60),
         problems,
     );
+    let encryption = raw.encryption.and_then(|raw| encryption(raw, directory, problems));
     Some(Store {
+        encryption,
         segment_age_max,
         checkpoint_interval,
         directory: directory.join(raw.directory),
@@ -157,6 +160,24 @@ fn store(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Opt
         sync_interval,
         free_floor_bytes: floor,
     })
+}
+
+fn encryption(
+    raw: raw::Encryption,
+    directory: &Path,
+    problems: &mut Problems,
+) -> Option<KeySource> {
+    match (raw.key_file, raw.command) {
+        (Some(file), None) if !file.is_empty() => Some(KeySource::KeyFile(directory.join(file))),
+        (None, Some(command)) if command.first().is_some_and(|program| !program.is_empty()) => {
+            Some(KeySource::Command(command))
+        }
+        _ => {
+            problems
+                .add("store.encryption", "write {keyFile: FILE} or {command: [PROGRAM, ARGUMENT]}");
+            None
+        }
+    }
 }
 
 fn policy(

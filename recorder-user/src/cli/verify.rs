@@ -28,6 +28,8 @@ struct VerifyLine<'a> {
     signatures: u64,
     unsigned_records: u64,
     pruned_records: u64,
+    erased_records: u64,
+    locked_records: u64,
     first_bad: Option<BadLine>,
 }
 
@@ -110,6 +112,8 @@ fn tell(target: &str, report: &VerifyReport, screen: &mut Screen<'_>) -> Result<
             signatures: report.signatures,
             unsigned_records: report.unsigned_records,
             pruned_records: report.pruned_records,
+            erased_records: report.erased_records,
+            locked_records: report.locked_records,
             first_bad,
         })?;
         return Ok(outcome);
@@ -143,9 +147,19 @@ fn signatures(report: &VerifyReport) -> String {
         return "signatures not checked (no public key beside the store: name one with --key)"
             .into();
     }
+    let absent = [
+        (report.pruned_records, "deleted"),
+        (report.erased_records, "of erased sessions"),
+        (report.locked_records, "encrypted, without their key here"),
+    ];
+    let absent: String = absent
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!(", {} {what}", units::count(*count, "record")))
+        .collect();
     let good = units::count(report.signatures, "good signature");
     match report.unsigned_records {
-        0 => format!("{good}, up to the end"),
-        rest => format!("{good}, {} after the last", units::count(rest, "record")),
+        0 => format!("{good}, up to the end{absent}"),
+        rest => format!("{good}, {} after the last{absent}", units::count(rest, "record")),
     }
 }

@@ -54,6 +54,8 @@ impl Catalog {
             match stored {
                 Ok(stored) => fold.apply(&mut rows, stored.position, &stored.record),
                 Err(error @ ReadError::Scan(ScanError::Io { .. })) => return Err(error.into()),
+                // Deleted on purpose: `verify` says so.
+                Err(ReadError::Payload { source, .. }) if source.is_deletion() => {}
                 Err(error) => {
                     if damage.len() < DAMAGE_MAX {
                         damage.push(error);

@@ -146,7 +146,7 @@ impl Disk for SystemDisk {
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        sync_directory(path)
     }
 
     fn space(&self, path: &Path) -> Option<Space> {
@@ -157,6 +157,11 @@ impl Disk for SystemDisk {
 /// Makes a directory on the real disk, and those above it, for its owner alone.
 pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Makes the entries of a directory on the real disk durable.
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 /// Renames and makes the new name durable.

@@ -13,6 +13,7 @@
 mod catalog;
 mod clip;
 mod disk;
+pub mod encryption;
 mod floor;
 mod fold;
 mod format;

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::{
     Clock,
     disk::{self, Disk, SystemDisk},
+    encryption::{EncryptionError, KeySource, Vault},
     floor::Floor,
     fold::Fold,
     index::{Feed, Index},
@@ -39,6 +40,8 @@ pub struct StoreOptions {
     pub directory: PathBuf,
     /// Where the keys lie: outside the store, so that a copy of it holds none.
     pub keys: PathBuf,
+    /// The operator's key, where what is stored is to be encrypted.
+    pub encryption: Option<KeySource>,
     /// A longer segment is sealed and followed by a new one. Recovery reads one segment.
     pub segment_bytes_max: u64,
     /// An older segment that holds records is sealed and followed by a new one: only sealed ones are archived.
@@ -61,6 +64,7 @@ impl StoreOptions {
         Self {
             keys: signing::keys_directory(&directory),
             directory,
+            encryption: None,
             segment_bytes_max: 256 << 20,
             segment_age_max: Duration::from_secs(24 * 60 * 60),
             checkpoint_interval: Duration::from_secs(10),
@@ -89,6 +93,9 @@ pub enum OpenStoreError {
     /// The key that signs the record could not be read or made.
     #[error("the signing key")]
     Key(#[from] SigningKeyError),
+    /// The keys of an encrypted store could not be had.
+    #[error("the keys of the encrypted store")]
+    Encryption(#[from] EncryptionError),
     /// The segments could not be put in order.
     #[error("recover the store")]
     Recover(#[from] RecoverError),
@@ -168,6 +175,8 @@ impl Store {
         }
         segment::remove_leftovers(&*disk, &directory).map_err(io)?;
         let key = signing::load_or_create(&options.keys)?;
+        let vault = options.encryption.as_ref();
+        let vault = vault.map(|key| Vault::open_or_create(&options.keys, key)).transpose()?;
         let found = recovery::recover(&*disk, &directory, &clock, &key)?;
         if found.segments == 0 && !first_start {
             tracing::warn!(directory = %directory.display(), "the store was used before and has no segments");
@@ -184,6 +193,7 @@ impl Store {
             gateway,
             boot,
             key,
+            vault,
             last: found.last.map(|last| last.segment),
             leftovers: Vec::new(),
         };

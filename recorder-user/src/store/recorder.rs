@@ -10,6 +10,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
+use super::format::EncodeError;
 use super::{
     disk::Space,
     format::PAYLOAD_BYTES_MAX,
@@ -65,6 +66,18 @@ pub enum AppendError {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
+}
+
+impl From<EncodeError> for AppendError {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::TooLarge(too_large) => Self::TooLarge { bytes: too_large.bytes },
+            EncodeError::Encryption(error) => Self::Failed {
+                step: "encrypting a record",
+                source: Arc::new(io::Error::other(error)),
+            },
+        }
+    }
 }
 
 /// How the store fares; for `/readyz` and metrics.

@@ -10,7 +10,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    format::{self, ChainHash, Checkpoint, Header, Mark, Previous, Signed},
+    format::{self, ChainHash, Checkpoint, DecodePayloadError, Header, Mark, Previous, Signed},
     lock,
     open::LOCK_FILE,
     queue::chain,
@@ -86,6 +86,10 @@ pub struct VerifyReport {
     pub unsigned_records: u64,
     /// Records of which only the digest is left.
     pub pruned_records: u64,
+    /// Records of sessions that were erased: their key is gone.
+    pub erased_records: u64,
+    /// Encrypted records whose key is not here: their chain was checked, their bodies were not.
+    pub locked_records: u64,
     /// Bodies whose stored bytes were compared with the hash in their outcome.
     pub bodies: u64,
     /// Whether a gateway was writing meanwhile.
@@ -280,7 +284,19 @@ impl Verifier {
             Kind::KEY => return self.key(&raw),
             _ => {}
         }
-        match raw.decode().map_err(|error| chain(&error))? {
+        let record = match raw.decode() {
+            Ok(record) => record,
+            Err(DecodePayloadError::Erased) => {
+                self.report.erased_records += 1;
+                return Ok(());
+            }
+            Err(DecodePayloadError::Decryption) => {
+                self.report.locked_records += 1;
+                return Ok(());
+            }
+            Err(error) => return Err(chain(&error)),
+        };
+        match record {
             // What an earlier run left open gets no more bytes.
             Record::GatewayStarted(_) => self.bodies.open.clear(),
             Record::ExchangeOpened(opened)

@@ -148,8 +148,8 @@ impl Writer {
                     None => {}
                 }
             }
-            Err(too_large) => {
-                let error = AppendError::TooLarge { bytes: too_large.bytes };
+            Err(error) => {
+                let error = AppendError::from(error);
                 tracing::error!(error = %error, "a record was not kept");
                 self.shared.refused(&error);
                 if let Some(waiter) = waiter {
@@ -227,7 +227,8 @@ impl Writer {
         Ok(())
     }
 
-    fn begin(&mut self, segment: Segment) {
+    fn begin(&mut self, mut segment: Segment) {
+        segment.encoder.follow(&mut self.segment.encoder);
         self.segment = segment;
         self.schedule.begun();
         self.sync.begin(Arc::clone(&self.segment.file), self.segment.written);

@@ -11,6 +11,13 @@ pub(in crate::store) trait Stored {
     /// Kind, flags and stored payload of the record that begins at this offset; none when there is none
     /// whose checksum fits.
     fn record_at(&self, offset: u64) -> Option<(Kind, u16, Bytes)>;
+
+    /// An encrypted payload as it was before.
+    fn decrypt(
+        &self,
+        record: (u64, Kind, u16),
+        payload: &[u8],
+    ) -> Result<Bytes, DecodePayloadError>;
 }
 
 /// Reads a stored payload.
@@ -29,18 +36,22 @@ pub(in crate::store) fn expand(
     payload: Bytes,
 ) -> Result<Bytes, DecodePayloadError> {
     const BASE_ZSTD: u16 = flag::BASE | flag::ZSTD;
+    let (flags, payload) = plain(segment, (offset, kind, flags), payload)?;
     match flags {
         0 => Ok(payload),
         flag::ZSTD => decompress(&payload, None),
         flag::BASE | BASE_ZSTD if kind == Kind::CHUNK => {
             let (base, payload) = payload.split_first_chunk().ok_or(DecodePayloadError::Base)?;
-            let base = u64::from_le_bytes(*base);
+            let base_at = u64::from_le_bytes(*base);
             // Backwards only, and one step: a damaged file cannot lead round in a circle.
-            let base = if base < offset { segment.record_at(base) } else { None };
-            let base = base.and_then(|(kind, flags, payload)| match (kind, flags) {
-                (Kind::CHUNK, 0) => Some(payload),
-                (Kind::CHUNK, flag::ZSTD) => decompress(&payload, None).ok(),
-                _ => None,
+            let base = if base_at < offset { segment.record_at(base_at) } else { None };
+            let base = base.and_then(|(kind, flags, payload)| {
+                let (flags, payload) = plain(segment, (base_at, kind, flags), payload).ok()?;
+                match (kind, flags) {
+                    (Kind::CHUNK, 0) => Some(payload),
+                    (Kind::CHUNK, flag::ZSTD) => decompress(&payload, None).ok(),
+                    _ => None,
+                }
             });
             let base = base.filter(|base| base.len() >= CHUNK_HEADER_BYTES);
             let base = base.ok_or(DecodePayloadError::Base)?.slice(CHUNK_HEADER_BYTES..);
@@ -56,9 +67,24 @@ pub(in crate::store) fn expand(
             whole.put_slice(&data);
             Ok(whole.freeze())
         }
-        flags if flags & flag::PRUNED != 0 => Err(DecodePayloadError::Pruned),
         flags => Err(DecodePayloadError::Flags { flags }),
     }
+}
+
+/// Flags and payload without encryption.
+fn plain(
+    segment: &impl Stored,
+    (offset, kind, flags): (u64, Kind, u16),
+    payload: Bytes,
+) -> Result<(u16, Bytes), DecodePayloadError> {
+    const ENCRYPTION: u16 = flag::ENCRYPTED | flag::SESSION;
+    if flags & flag::PRUNED != 0 {
+        return Err(DecodePayloadError::Pruned);
+    }
+    if flags & flag::ENCRYPTED == 0 {
+        return Ok((flags, payload));
+    }
+    Ok((flags & !ENCRYPTION, segment.decrypt((offset, kind, flags), &payload)?))
 }
 
 fn decompress(frame: &[u8], base: Option<&[u8]>) -> Result<Bytes, DecodePayloadError> {

@@ -149,10 +149,11 @@ async fn no_inodes_left(scene: Rc<Scene>) -> Result<()> {
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("noise-{round}")},
             "data": {"noise": noise},
         });
-        match bob.json("POST", COLLECTION, &object).await?.status {
-            StatusCode::CREATED => passed += 1,
-            StatusCode::SERVICE_UNAVAILABLE => refused += 1,
-            other => bail!("round {round}: {other}"),
+        match bob.json("POST", COLLECTION, &object).await.map(|reply| reply.status) {
+            Ok(StatusCode::CREATED) => passed += 1,
+            // A refusal that comes before the body was read may close the connection under it.
+            Ok(StatusCode::SERVICE_UNAVAILABLE) | Err(_) => refused += 1,
+            Ok(other) => bail!("round {round}: {other}"),
         }
     }
     ensure!(passed > 0 && refused > 0, "{passed} passed, {refused} were refused");
@@ -186,7 +187,7 @@ async fn store_deleted_under_the_gateway(scene: Rc<Scene>) -> Result<()> {
     gateway.resume().await?;
     let bob = scene.as_user(&gateway, "bob").await?;
     bob.json("POST", COLLECTION, &config_map("unseen")).await?.success()?;
-    gateway.recorder()?.verify().await
+    Recorder::over(&store)?.verify().await
 }
 
 async fn ready(gateway: &Gateway, ready: bool) -> Result<()> {

@@ -18,10 +18,8 @@ pub(super) fn text(config: &Config) -> String {
             "segmentSize": units::size_text(config.store.segment_bytes_max),
             "queueSize": units::size_text(queue),
             "syncInterval": units::duration_text(config.store.sync_interval),
-            "freeSpaceFloor": config.store.free_floor_bytes.map_or_else(
-                || "5% of the file system, at most 1GiB".to_owned(),
-                units::size_text,
-            ),
+            "index": config.store.index.as_str(),
+            "recordAccess": config.store.record_access,
             "segmentAge": units::duration_text(config.store.segment_age_max),
             "checkpointInterval": units::duration_text(config.store.checkpoint_interval),
         },
@@ -44,6 +42,9 @@ pub(super) fn text(config: &Config) -> String {
     });
     if let Some(encryption) = &config.store.encryption {
         sections["store"]["encryption"] = json!(encryption);
+    }
+    if let Some(floor) = config.store.free_floor_bytes {
+        sections["store"]["freeSpaceFloor"] = json!(units::size_text(floor));
     }
     if let Some(longest) = config.sessions.streams.longest {
         sections["sessions"]["streamLongest"] = json!(units::duration_text(longest));

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use recorder_user::store::encryption::KeySource;
+use recorder_user::store::{IndexBackend, encryption::KeySource};
 
 use crate::upgrade::Limits;
 
@@ -104,10 +104,14 @@ pub struct Store {
     pub sync_interval: Duration,
     /// Below so many free bytes nothing new is forwarded; none for the default.
     pub free_floor_bytes: Option<u64>,
+    /// The database of the index.
+    pub index: IndexBackend,
     /// A segment is sealed at this age.
     pub segment_age_max: Duration,
     /// The operator's key, where the store is to be encrypted.
     pub encryption: Option<KeySource>,
+    /// Whether it is put on record who reads recordings through the admin socket.
+    pub record_access: bool,
     /// How long records may stay unsigned.
     pub checkpoint_interval: Duration,
 }

@@ -33,6 +33,8 @@ pub(super) struct Store {
     pub(super) queue_size: Option<String>,
     pub(super) sync_interval: Option<String>,
     pub(super) free_space_floor: Option<String>,
+    pub(super) index: Option<String>,
+    pub(super) record_access: Option<bool>,
     pub(super) segment_age: Option<String>,
     pub(super) encryption: Option<Encryption>,
     pub(super) checkpoint_interval: Option<String>,

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use tempfile::TempDir;
 
-use recorder_user::store::encryption::KeySource;
+use recorder_user::store::{IndexBackend, encryption::KeySource};
 
 use super::{Config, Credential, LoadConfigError, WitnessMode, clusters::Environment, validate};
 
@@ -86,9 +86,11 @@ fn defaults_and_relative_paths() {
     assert_eq!(config.store.queue_bytes_max, 64 << 20);
     assert_eq!(config.store.sync_interval, Duration::from_millis(100));
     assert_eq!(config.store.free_floor_bytes, None);
+    assert_eq!(config.store.index, IndexBackend::default());
     assert_eq!(config.store.segment_age_max, Duration::from_secs(24 * 60 * 60));
     assert_eq!(config.store.checkpoint_interval, Duration::from_secs(10));
     assert_eq!(config.store.encryption, None);
+    assert!(config.store.record_access);
     assert_eq!(config.witness, WitnessMode::Auto);
     let cluster = config.cluster(None).expect("the only one is the default");
     assert_eq!(cluster.server.authority(), "10.0.0.1:6443");
@@ -101,6 +103,18 @@ fn defaults_and_relative_paths() {
         "https://idp.example/.well-known/openid-configuration"
     );
     assert_eq!(config.authentication.keys.cool_down, Duration::from_secs(60));
+}
+
+#[test]
+fn the_index_can_be_kept_in_each_of_its_databases() {
+    for backend in IndexBackend::ALL {
+        let text =
+            GOOD.replacen("directory: data", &format!("directory: data, index: {backend}"), 1);
+        let config = Place::new().load(&text).expect("good");
+        assert_eq!(config.store.index, backend);
+        assert!(config.masked().contains(&format!("index: {backend}")), "{}", config.masked());
+    }
+    check("directory: data", "directory: data, index: paper", &["store.index: \"paper\" is not"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
-use recorder_user::store::encryption::KeySource;
+use recorder_user::store::{IndexBackend, encryption::KeySource};
 use serde_json::{Map, Value};
 
 use crate::upgrade::Limits;
@@ -134,6 +134,14 @@ fn store(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Opt
     let floor = raw.free_space_floor.map(|given| {
         units::size_key("store.freeSpaceFloor", Some(given), 0, 0..=u64::MAX, problems)
     });
+    let index = match raw.index.as_deref().map(str::parse::<IndexBackend>) {
+        None => IndexBackend::default(),
+        Some(Ok(index)) => index,
+        Some(Err(error)) => {
+            problems.add("store.index", error.to_string());
+            IndexBackend::default()
+        }
+    };
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let segment_age_max = units::duration_key(
         "store.segmentAge",
@@ -159,6 +167,9 @@ fn store(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Opt
         queue_bytes_max: usize::try_from(queue).unwrap_or(usize::MAX),
         sync_interval,
         free_floor_bytes: floor,
+        index,
+        // Who reads recordings is part of what an auditor asks.
+        record_access: raw.record_access.unwrap_or(true),
     })
 }
 

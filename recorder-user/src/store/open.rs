@@ -16,7 +16,8 @@ use super::{
     encryption::{EncryptionError, KeySource, Vault},
     floor::Floor,
     fold::Fold,
-    index::{Feed, Index},
+    index::{Feed, Index, IndexBackend},
+    live_rows::LiveRows,
     lock::{Lock, LockError},
     memory::MemoryRows,
     queue::{Shared, chain},
@@ -55,10 +56,13 @@ pub struct StoreOptions {
     /// Below so many free bytes on the file system nothing new may begin; none for a twentieth of the file
     /// system and at most 1 GiB.
     pub free_floor_bytes: Option<u64>,
+    /// The database of the index. An index that is in another one is built anew.
+    pub index: IndexBackend,
 }
 
 impl StoreOptions {
-    /// The defaults: segments of 256 MiB or a day, signed every 10 s while there is something, a queue of 64 MiB, a flush every 100 ms while there is something.
+    /// The defaults: segments of 256 MiB or a day, signed every 10 s while there is something, a queue of 64 MiB,
+    /// a flush every 100 ms while there is something, the index in sled.
     #[must_use]
     pub fn new(directory: PathBuf) -> Self {
         Self {
@@ -71,6 +75,7 @@ impl StoreOptions {
             queue_bytes_max: 64 << 20,
             sync_interval: Duration::from_millis(100),
             free_floor_bytes: None,
+            index: IndexBackend::Sled,
         }
     }
 }
@@ -184,7 +189,7 @@ impl Store {
         let gateway = recovery::gateway_id(&*disk, &directory, found.gateway)?;
         let boot = boot_id();
         let feed = Arc::new(Feed::default());
-        let (index, sessions, index_rebuilt) = open_index(&directory, boot, &feed);
+        let (index, sessions, index_rebuilt) = open_index(&options, boot, &feed);
         let mut maker = Maker {
             store: directory.clone(),
             keys: options.keys.clone(),
@@ -244,6 +249,7 @@ impl Store {
             options.free_floor_bytes,
         ));
         let shared = Arc::new(Shared::new(
+            options.directory.clone(),
             Arc::clone(&floor),
             options.queue_bytes_max,
             segment.id,
@@ -268,6 +274,12 @@ impl Store {
     #[must_use]
     pub fn recorder(&self) -> Recorder {
         Recorder::new(Arc::clone(&self.shared))
+    }
+
+    /// A handle to ask for the rows of what is written.
+    #[must_use]
+    pub fn rows(&self) -> LiveRows {
+        LiveRows::new(Arc::clone(&self.shared.index), Reader::on(&self.shared.directory))
     }
 
     /// The gateway that this store belongs to: made once, kept in the directory.
@@ -324,11 +336,12 @@ fn spawn(
 
 /// The index and the sessions that are open. Without an index they are found in the segments.
 fn open_index(
-    store: &std::path::Path,
+    options: &StoreOptions,
     boot: BootId,
     feed: &Feed,
 ) -> (Option<Index>, Vec<SessionView>, Option<String>) {
-    let opened = Index::open(store, boot).and_then(|opened| {
+    let store = &options.directory;
+    let opened = Index::open(store, boot, options.index).and_then(|opened| {
         let sessions = opened.index.active_sessions()?;
         Ok((Some(opened.index), sessions, opened.rebuilt))
     });

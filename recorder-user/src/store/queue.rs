@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -119,6 +120,7 @@ struct Written {
 
 /// What writer, flusher and handles share.
 pub(super) struct Shared {
+    pub(super) directory: PathBuf,
     pub(super) floor: Arc<Floor>,
     queue: Mutex<Queue>,
     wake: Condvar,
@@ -139,6 +141,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(
+        directory: PathBuf,
         floor: Arc<Floor>,
         queue_bytes_max: usize,
         segment: SegmentId,
@@ -147,6 +150,7 @@ impl Shared {
     ) -> Self {
         let room_max = queue_bytes_max.clamp(1, QUEUE_BYTES_LIMIT);
         Self {
+            directory,
             floor,
             queue: Mutex::new(Queue {
                 entries: Vec::new(),

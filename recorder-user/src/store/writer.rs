@@ -178,6 +178,8 @@ impl Writer {
         }
         let mark = self.segment.encoder.mark();
         self.segment.written = mark;
+        // First: whoever hears that a record is kept, and asks for its row, finds it. This does not wait.
+        self.index.push(&mut self.items);
         self.sync.wrote(mark, &mut self.durable_waiters);
         for waiter in self.written_waiters.drain(..) {
             waiter.settle(Ok(()));
@@ -188,7 +190,6 @@ impl Writer {
         self.shared.writes.fetch_add(1, Ordering::Relaxed);
         self.shared.at(self.segment.id, mark.offset);
         self.buffer.clear();
-        self.index.push(&mut self.items);
         self.schedule.wrote();
         if mark.offset >= self.segment_bytes_max { self.rotate() } else { Ok(()) }
     }

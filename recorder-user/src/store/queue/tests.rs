@@ -12,7 +12,7 @@ use crate::model::Kind;
 fn shared(room: usize) -> Shared {
     let sync = Arc::new(Syncer::new(Duration::ZERO));
     let floor = Arc::new(Floor::new(Arc::new(SystemDisk), PathBuf::new(), Some(0)));
-    Shared::new(floor, room, SegmentId::new(), sync, Arc::default())
+    Shared::new(PathBuf::new(), floor, room, SegmentId::new(), sync, Arc::default())
 }
 
 fn record() -> Record {

@@ -1,0 +1,92 @@
+//! Which segments get no more records.
+
+use std::path::{Path, PathBuf};
+
+use super::super::{
+    format::{Header, Previous},
+    lock,
+    open::LOCK_FILE,
+    reader::{ReadError, Reader},
+    scan::{self, Scan},
+};
+use crate::model::SegmentId;
+
+/// How a segment ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentEnd {
+    /// The next segment begins with the hash that this one ends with.
+    Linked,
+    /// It is the last one, sealed, and no gateway has the store.
+    Sealed,
+    /// The next segment does not follow from its last byte: there is damage, or a failed write that the
+    /// next start of the gateway mends.
+    Broken,
+}
+
+/// A segment that gets no more records.
+#[derive(Clone, Debug)]
+pub struct FinishedSegment {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Its file.
+    pub path: PathBuf,
+    /// The file's length.
+    pub bytes: u64,
+    /// How it ends.
+    pub end: SegmentEnd,
+}
+
+impl Reader {
+    /// The segments that get no more records, in the order in which they were written. What is within them
+    /// is not read.
+    ///
+    /// # Errors
+    /// When the directory cannot be read. A damaged segment is not an error but [`SegmentEnd::Broken`].
+    pub fn finished_segments(&self) -> Result<Vec<FinishedSegment>, ReadError> {
+        let segments = scan::list_segments(self.directory())?;
+        let mut finished = Vec::new();
+        for pair in segments.windows(2) {
+            let [(segment, path), (_, next)] = pair else { continue };
+            let previous = Scan::open(next).ok().and_then(|(_, header): (_, Header)| header.previous);
+            let end = match previous {
+                Some(previous) if ends_as(path, *segment, previous) => SegmentEnd::Linked,
+                _ => SegmentEnd::Broken,
+            };
+            finished.push(described(*segment, path, end)?);
+        }
+        if let Some((segment, path)) = segments.last()
+            && !lock::is_held(&self.directory().join(LOCK_FILE))
+            && is_sealed(path)
+        {
+            finished.push(described(*segment, path, SegmentEnd::Sealed)?);
+        }
+        Ok(finished)
+    }
+}
+
+fn described(
+    segment: SegmentId,
+    path: &Path,
+    end: SegmentEnd,
+) -> Result<FinishedSegment, ReadError> {
+    let bytes = std::fs::metadata(path)
+        .map_err(|source| scan::ScanError::Io { path: path.to_owned(), source })?
+        .len();
+    Ok(FinishedSegment { segment, path: path.to_owned(), bytes, end })
+}
+
+fn ends_as(path: &Path, segment: SegmentId, previous: Previous) -> bool {
+    let last_hash = || {
+        let file = std::fs::File::open(path)?;
+        let bytes = file.metadata()?.len();
+        scan::hash_before(&file, bytes)
+    };
+    previous.segment == segment && last_hash().is_ok_and(|hash| hash == previous.hash)
+}
+
+/// Reads the whole segment: it is done once a stop, not once a look.
+fn is_sealed(path: &Path) -> bool {
+    let Ok((mut scan, _)) = Scan::open(path) else { return false };
+    while let Ok(Some(_)) = scan.next() {}
+    scan.is_sealed()
+}

@@ -1,0 +1,126 @@
+//! What is known of the copies: a small file per segment, which can be deleted and is found out again.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::super::disk;
+use crate::model::{SegmentId, Timestamp};
+
+/// A state file could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{step} {}", path.display())]
+pub struct ArchiveStateError {
+    /// What was tried.
+    step: &'static str,
+    /// On what.
+    path: PathBuf,
+    /// What the system says.
+    #[source]
+    source: io::Error,
+}
+
+/// A segment's copy: it was read back and is the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Copied {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Its length, here and there.
+    pub bytes: u64,
+    /// BLAKE3 of all its bytes, here and there, in hexadecimal.
+    pub blake3: String,
+    /// The URL of the copy.
+    pub object: String,
+    /// When the copy was read back and compared.
+    pub verified: Timestamp,
+    /// The version of the tables that were derived from it and stored; none while they are not.
+    pub tables: Option<u32>,
+}
+
+/// The state files of a store, in `STORE/archive/`.
+#[derive(Clone, Debug)]
+pub struct ArchiveState {
+    directory: PathBuf,
+}
+
+impl ArchiveState {
+    /// Those of the store in `directory`.
+    #[must_use]
+    pub fn of(store: &Path) -> Self {
+        Self { directory: store.join(DIRECTORY) }
+    }
+
+    /// What is known of a segment's copy; none if nothing is, or the file cannot be understood: then it is
+    /// found out again.
+    #[must_use]
+    pub fn copied(&self, segment: SegmentId) -> Option<Copied> {
+        let text = fs::read(self.file(segment)).ok()?;
+        let copied: Copied = serde_json::from_slice(&text).ok()?;
+        (copied.segment == segment).then_some(copied)
+    }
+
+    /// Notes a copy; durable when it returns.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn note(&self, copied: &Copied) -> Result<(), ArchiveStateError> {
+        self.replace(&self.file(copied.segment), copied)
+    }
+
+    /// What derived rows carry from one segment to the next, if it was kept after this segment.
+    #[must_use]
+    pub fn carried<T: serde::de::DeserializeOwned>(&self, after: SegmentId) -> Option<T> {
+        let text = fs::read(self.carried_file()).ok()?;
+        let kept: Kept<T> = serde_json::from_slice(&text).ok()?;
+        (kept.after == after).then_some(kept.carried)
+    }
+
+    /// Keeps what derived rows carry beyond this segment, in place of what was kept before.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn keep_carried<T: Serialize>(
+        &self,
+        after: SegmentId,
+        carried: &T,
+    ) -> Result<(), ArchiveStateError> {
+        self.replace(&self.carried_file(), &Kept { after, carried })
+    }
+
+    fn file(&self, segment: SegmentId) -> PathBuf {
+        self.directory.join(format!("{segment}.json"))
+    }
+
+    fn carried_file(&self) -> PathBuf {
+        self.directory.join("carried.json")
+    }
+
+    fn replace(&self, path: &Path, what: &impl Serialize) -> Result<(), ArchiveStateError> {
+        let failed = |step| move |source| ArchiveStateError { step, path: path.into(), source };
+        disk::make_directory(&self.directory).map_err(failed("make the directory of"))?;
+        let text = serde_json::to_vec(what).map_err(|error| failed("encode")(error.into()))?;
+        disk::replace_file(path, &text).map_err(failed("write"))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept<T> {
+    after: SegmentId,
+    carried: T,
+}
+
+/// Whether a copy of this segment in an archive was read back and was the same as the local file is long.
+///
+/// Retention asks this before it deletes anything that has to be archived.
+#[must_use]
+pub fn is_archived(store: &Path, segment: SegmentId) -> bool {
+    let bytes = fs::metadata(super::super::scan::segment_path(store, segment)).map(|m| m.len());
+    let copied = ArchiveState::of(store).copied(segment);
+    copied.is_some_and(|copied| bytes.is_ok_and(|bytes| bytes == copied.bytes))
+}
+
+const DIRECTORY: &str = "archive";

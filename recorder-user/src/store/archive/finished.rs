@@ -9,7 +9,7 @@ use super::super::{
     reader::{ReadError, Reader},
     scan::{self, Scan},
 };
-use crate::model::SegmentId;
+use crate::model::{GatewayId, SegmentId};
 
 /// How a segment ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,10 @@ pub enum SegmentEnd {
 pub struct FinishedSegment {
     /// The segment.
     pub segment: SegmentId,
+    /// The gateway that wrote it; none if not even its header can be read.
+    pub gateway: Option<GatewayId>,
+    /// The segment before it, which may be gone from here; none also if the header cannot be read.
+    pub previous: Option<SegmentId>,
     /// Its file.
     pub path: PathBuf,
     /// The file's length.
@@ -69,10 +73,18 @@ fn described(
     path: &Path,
     end: SegmentEnd,
 ) -> Result<FinishedSegment, ReadError> {
+    let header = Scan::open(path).ok().map(|(_, header)| header);
     let bytes = std::fs::metadata(path)
         .map_err(|source| scan::ScanError::Io { path: path.to_owned(), source })?
         .len();
-    Ok(FinishedSegment { segment, path: path.to_owned(), bytes, end })
+    Ok(FinishedSegment {
+        segment,
+        gateway: header.as_ref().map(|header| header.gateway),
+        previous: header.and_then(|header| header.previous).map(|previous| previous.segment),
+        path: path.to_owned(),
+        bytes,
+        end,
+    })
 }
 
 fn ends_as(path: &Path, segment: SegmentId, previous: Previous) -> bool {

@@ -1,13 +1,14 @@
 //! What is known of the copies: a small file per segment, which can be deleted and is found out again.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::super::disk;
+use super::{super::disk, rows::Carried};
 use crate::model::{SegmentId, Timestamp};
 
 /// A state file could not be read or written.
@@ -63,6 +64,29 @@ impl ArchiveState {
         (copied.segment == segment).then_some(copied)
     }
 
+    /// All copies that are known of, also of segments that are gone from here.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn all(&self) -> Result<BTreeMap<SegmentId, Copied>, ArchiveStateError> {
+        let failed = |source| ArchiveStateError { step: "list", path: self.directory.clone(), source };
+        let mut all = BTreeMap::new();
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(all),
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
+            let path = entry.map_err(failed)?.path();
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            if let Some(segment) = stem.and_then(|stem| stem.parse().ok())
+                && let Some(copied) = self.copied(segment)
+            {
+                all.insert(segment, copied);
+            }
+        }
+        Ok(all)
+    }
+
     /// Notes a copy; durable when it returns.
     ///
     /// # Errors
@@ -71,22 +95,22 @@ impl ArchiveState {
         self.replace(&self.file(copied.segment), copied)
     }
 
-    /// What derived rows carry from one segment to the next, if it was kept after this segment.
+    /// What derived rows carry from one segment to the next, and after which segment it was kept.
     #[must_use]
-    pub fn carried<T: serde::de::DeserializeOwned>(&self, after: SegmentId) -> Option<T> {
+    pub fn carried(&self) -> Option<(SegmentId, Carried)> {
         let text = fs::read(self.carried_file()).ok()?;
-        let kept: Kept<T> = serde_json::from_slice(&text).ok()?;
-        (kept.after == after).then_some(kept.carried)
+        let kept: Kept<Carried> = serde_json::from_slice(&text).ok()?;
+        Some((kept.after, kept.carried))
     }
 
     /// Keeps what derived rows carry beyond this segment, in place of what was kept before.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn keep_carried<T: Serialize>(
+    pub fn keep_carried(
         &self,
         after: SegmentId,
-        carried: &T,
+        carried: &Carried,
     ) -> Result<(), ArchiveStateError> {
         self.replace(&self.carried_file(), &Kept { after, carried })
     }

@@ -1,6 +1,11 @@
 //! The order of things: which segment next, what to do when it does not work, and when to call for help.
 
-use std::{collections::{HashMap, HashSet}, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use recorder_user::{
     model::{GatewayId, SegmentId, Timestamp},

@@ -152,8 +152,13 @@ fn install_cryptography() {
     });
 }
 
+/// What a server gets for one answer, unless told otherwise. A part must be through by then, too: 16 MiB at
+/// 1.2 Mbit/s.
+pub const TIMEOUT: Duration = Duration::from_secs(120);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// S3 takes no smaller parts, but the last.
 pub const PART_BYTES_MIN: usize = 5 << 20;
 /// What is held in memory at once. A segment of 4 GiB has 256 of them; S3 takes 10,000.
 pub const PART_BYTES: usize = 16 << 20;
+/// As large as fits in memory without being noticed.
+pub const PART_BYTES_MAX: usize = 256 << 20;

@@ -12,7 +12,6 @@ use recorder_user::{
     store::{
         Reader,
         archive::{FinishedSegment, SegmentEnd},
-        rows::Position,
     },
 };
 
@@ -55,7 +54,9 @@ pub(crate) async fn copy(
     Err(match put {
         Put::Existed => Failure::new(
             Class::Conflict,
-            format!("{object} exists and is not this segment: {remote_bytes} bytes, BLAKE3 {remote}"),
+            format!(
+                "{object} exists and is not this segment: {remote_bytes} bytes, BLAKE3 {remote}"
+            ),
         ),
         Put::Stored => Failure::new(
             Class::Mismatch,
@@ -189,9 +190,8 @@ pub(crate) fn check(reader: &Reader, segment: &FinishedSegment) -> Result<(), Fa
 
 fn sound(reader: &Reader, segment: SegmentId) -> Result<(), recorder_user::store::ReadError> {
     use recorder_user::store::ReadError;
-    for stored in reader.records_from(Position { segment, offset: 0 }) {
+    for stored in reader.records_in(segment) {
         match stored {
-            Ok(stored) if stored.position.segment != segment => break,
             // Intact, of a kind that a later version writes.
             Ok(_) | Err(ReadError::Payload { .. }) => {}
             Err(error) => return Err(error),

@@ -10,6 +10,7 @@
 //! `recorder archive` is its binary `recorder-archive`. The layout is in `docs/store.md`.
 
 mod archiver;
+mod arguments;
 mod backoff;
 mod bucket;
 mod copy;
@@ -23,7 +24,10 @@ mod time;
 mod url;
 
 pub use archiver::{Archiver, ArchiverOptions, Pass};
-pub use bucket::{Bucket, BucketOptions, OpenBucketError, PART_BYTES, PART_BYTES_MIN};
+pub use arguments::ArchiveArguments;
+pub use bucket::{
+    Bucket, BucketOptions, OpenBucketError, PART_BYTES, PART_BYTES_MAX, PART_BYTES_MIN, TIMEOUT,
+};
 pub use credentials::CredentialFiles;
 pub use failure::{Class, Failure};
 pub use fetch::{Checked, FetchError, Fetched, check_copies};

@@ -36,9 +36,12 @@ impl FromStr for ArchiveUrl {
         }
         let prefix = prefix.trim_end_matches('/');
         let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        let good = |part: &str| !part.is_empty() && part != "." && part != ".." && part.chars().all(plain);
+        let good =
+            |part: &str| !part.is_empty() && part != "." && part != ".." && part.chars().all(plain);
         if !prefix.is_empty() && (prefix.len() > 512 || !prefix.split('/').all(good)) {
-            return Err(bad("a prefix has parts of A-Z, a-z, 0-9, _, - and . between single slashes"));
+            return Err(bad(
+                "a prefix has parts of A-Z, a-z, 0-9, _, - and . between single slashes",
+            ));
         }
         Ok(Self { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
     }
@@ -73,8 +76,7 @@ impl ArchiveUrl {
     /// The name of the rows that a segment added to one partition of a table.
     #[must_use]
     pub fn table(&self, part: &Partition, gateway: GatewayId, segment: SegmentId) -> Path {
-        let (table, day, cluster) = (part.table.name(), &part.day, &part.cluster);
-        self.path(&format!("tables/{table}/day={day}/cluster={cluster}/{gateway}-{segment}.parquet"))
+        self.path(&part.path(gateway, segment))
     }
 
     /// Where all files of a table are.
@@ -116,8 +118,17 @@ mod tests {
         ] {
             assert_eq!(text.parse::<ArchiveUrl>().expect(text).to_string(), shown);
         }
-        for bad in ["", "bucket", "https://bucket/x", "s3://b", "s3://Bucket", "s3://bucket//x",
-            "s3://bucket/../x", "s3://bucket/a b", "s3://bucket/\u{1b}"] {
+        for bad in [
+            "",
+            "bucket",
+            "https://bucket/x",
+            "s3://b",
+            "s3://Bucket",
+            "s3://bucket//x",
+            "s3://bucket/../x",
+            "s3://bucket/a b",
+            "s3://bucket/\u{1b}",
+        ] {
             assert!(bad.parse::<ArchiveUrl>().is_err(), "{bad:?}");
         }
     }

@@ -11,6 +11,7 @@ use recorder_user::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    archiving::Archiving,
     identify::Identifier,
     late::LateOutcomes,
     live::LiveStreams,
@@ -84,6 +85,8 @@ pub struct Gateway {
     pub refusals: Refusals,
     /// Reads that policy let pass while the store did not work.
     pub unrecorded: Arc<Unrecorded>,
+    /// Copies the store away, if configured.
+    pub archiving: Archiving,
     /// Where tasks belong.
     pub tasks: TaskTracker,
     /// Fires when the gateway stops: live streams end.

@@ -77,7 +77,8 @@ impl<T: TableRow> RowSink for TableRows<'_, T> {
         let session = row.session.map(|id| id.to_string());
         let exchange = row.exchange.to_string();
         let timing = &row.timing_us;
-        let objects = outcome.map_or(0, |settled| settled.object_count.max(settled.objects.len() as u64));
+        let objects =
+            outcome.map_or(0, |settled| settled.object_count.max(settled.objects.len() as u64));
         let cells: [Cell<'_>; 40] = [
             (&exchange).into(),
             session.as_ref().into(),

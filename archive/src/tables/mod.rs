@@ -33,6 +33,15 @@ pub struct Partition {
     pub cluster: String,
 }
 
+impl Partition {
+    /// The path of what a segment adds to it, from the archive's prefix on.
+    #[must_use]
+    pub fn path(&self, gateway: GatewayId, segment: SegmentId) -> String {
+        let (table, day, cluster) = (self.table.name(), &self.day, &self.cluster);
+        format!("tables/{table}/day={day}/cluster={cluster}/{gateway}-{segment}.parquet")
+    }
+}
+
 /// The rows that a segment adds to one partition, as a Parquet file.
 #[derive(Clone, Debug)]
 pub struct TableFile {

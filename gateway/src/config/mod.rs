@@ -15,6 +15,7 @@ use std::{
 
 use crate::upgrade::Limits;
 
+mod archive;
 mod authentication;
 mod certificates;
 mod claims;
@@ -30,6 +31,7 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
+pub use archive::{Archive, ArchiveCredentials};
 pub use authentication::{
     Authentication, ExtraMapping, Issuer, KeyOptions, PrefixedClaim, RequiredClaim,
 };
@@ -54,6 +56,8 @@ pub struct Config {
     pub admin: Admin,
     /// Where and how recordings are kept.
     pub store: Store,
+    /// Where finished segments are copied to; none when not configured.
+    pub archive: Option<Archive>,
     /// The clusters, at least one.
     pub clusters: Vec<Cluster>,
     /// Whose tokens are believed.

@@ -138,8 +138,16 @@ impl Reader {
             ahead: VecDeque::new(),
             scan: None,
             begin: None,
+            end: None,
             drained: false,
         }
+    }
+
+    /// The records of one segment: what is wrong with others is not seen.
+    #[must_use]
+    pub fn records_in(&self, segment: SegmentId) -> Records {
+        let begin = Some(Position { segment, offset: 0 });
+        Records { begin, end: Some(segment), ..self.records() }
     }
 
     /// The records from this one on. What comes before it is not read, so that its chain is not checked.
@@ -278,6 +286,8 @@ pub struct Records {
     ahead: VecDeque<(SegmentId, PathBuf)>,
     scan: Option<Scan>,
     begin: Option<Position>,
+    /// The last segment that is read; all without one.
+    end: Option<SegmentId>,
     /// The segment's end was seen after its successor was: nothing more comes in it.
     drained: bool,
 }
@@ -342,6 +352,9 @@ impl Records {
     fn advance(&mut self) -> Result<bool, ScanError> {
         self.look_ahead()?;
         while let Some((segment, path)) = self.ahead.pop_front() {
+            if self.end.is_some_and(|end| segment > end) {
+                return Ok(false);
+            }
             self.last = Some(segment);
             self.drained = false;
             let offset = match self.begin {

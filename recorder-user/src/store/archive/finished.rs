@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::super::{
-    format::{Header, Previous},
+    format::Previous,
     lock,
     open::LOCK_FILE,
     reader::{ReadError, Reader},
@@ -16,7 +16,7 @@ use crate::model::{GatewayId, SegmentId};
 pub enum SegmentEnd {
     /// The next segment begins with the hash that this one ends with.
     Linked,
-    /// It is the last one, sealed, and no gateway has the store.
+    /// It is sealed, and there is no next one to compare with: none at all, or none with a sound header.
     Sealed,
     /// The next segment does not follow from its last byte: there is damage, or a failed write that the
     /// next start of the gateway mends.
@@ -51,9 +51,10 @@ impl Reader {
         let mut finished = Vec::new();
         for pair in segments.windows(2) {
             let [(segment, path), (_, next)] = pair else { continue };
-            let previous = Scan::open(next).ok().and_then(|(_, header): (_, Header)| header.previous);
-            let end = match previous {
-                Some(previous) if ends_as(path, *segment, previous) => SegmentEnd::Linked,
+            let end = match Scan::open(next).ok().map(|(_, header)| header.previous) {
+                Some(Some(previous)) if ends_as(path, *segment, previous) => SegmentEnd::Linked,
+                // The next one's damage is not this one's.
+                None if is_sealed(path) => SegmentEnd::Sealed,
                 _ => SegmentEnd::Broken,
             };
             finished.push(described(*segment, path, end)?);
@@ -96,7 +97,7 @@ fn ends_as(path: &Path, segment: SegmentId, previous: Previous) -> bool {
     previous.segment == segment && last_hash().is_ok_and(|hash| hash == previous.hash)
 }
 
-/// Reads the whole segment: it is done once a stop, not once a look.
+/// Reads the whole segment: after a stop, and beside damage.
 fn is_sealed(path: &Path) -> bool {
     let Ok((mut scan, _)) = Scan::open(path) else { return false };
     while let Ok(Some(_)) = scan.next() {}

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::super::{
     fold::{Fold, Rows, SessionEntry},
     reader::{ReadError, Reader, StoredRecord},
-    rows::{ExchangeRow, Position, SessionView},
+    rows::{ExchangeRow, SessionView},
 };
 use crate::model::{ExchangeId, ExchangeSettled, Record, SegmentId, SessionId};
 
@@ -83,11 +83,9 @@ impl Carried {
     ) -> Result<SegmentRows, ReadError> {
         let (mut fold, mut read) = (Fold::default(), SegmentRows::default());
         self.changed.clear();
-        for stored in reader.records_from(Position { segment, offset: 0 }) {
+        for stored in reader.records_in(segment) {
             match stored {
-                Ok(stored) if stored.position.segment != segment => break,
                 Ok(stored) => self.record(&mut fold, &stored, sink),
-                Err(ReadError::Payload { position, .. }) if position.segment != segment => break,
                 Err(ReadError::Payload { .. }) => read.not_understood += 1,
                 Err(error) => return Err(error),
             }

@@ -69,7 +69,8 @@ impl ArchiveState {
     /// # Errors
     /// When the directory cannot be read.
     pub fn all(&self) -> Result<BTreeMap<SegmentId, Copied>, ArchiveStateError> {
-        let failed = |source| ArchiveStateError { step: "list", path: self.directory.clone(), source };
+        let failed =
+            |source| ArchiveStateError { step: "list", path: self.directory.clone(), source };
         let mut all = BTreeMap::new();
         let entries = match fs::read_dir(&self.directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(all),

@@ -97,6 +97,14 @@ pub fn prometheus() -> Result<PathBuf> {
     go(&PROMETHEUS, "prometheus", "github.com/prometheus/prometheus/cmd/prometheus")
 }
 
+/// MinIO, the object store.
+///
+/// # Errors
+/// As [`Tools::build`].
+pub fn minio() -> Result<PathBuf> {
+    go(&MINIO, "minio", "github.com/minio/minio")
+}
+
 /// The API server's own attribution of requests, as a program.
 ///
 /// # Errors
@@ -200,6 +208,15 @@ const PROMETHEUS: Module = Module {
     go_mod: include_str!("../rig/mods/prometheus/go.mod"),
     go_sum: include_str!("../rig/mods/prometheus/go.sum"),
     tags: "remove_all_sd",
+    stamp: None,
+    main: None,
+};
+
+const MINIO: Module = Module {
+    name: "minio",
+    go_mod: include_str!("../rig/mods/minio/go.mod"),
+    go_sum: include_str!("../rig/mods/minio/go.sum"),
+    tags: "",
     stamp: None,
     main: None,
 };

@@ -11,6 +11,7 @@ mod args;
 mod error;
 pub mod escape;
 mod export;
+mod extra;
 mod follow;
 mod frame_json;
 mod json;
@@ -60,6 +61,8 @@ pub fn run(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
         Verb::Search(args) => search::run(open(cli, screen)?, args, Timestamp::now(), screen),
         Verb::Verify { target } => verify::run(cli.store.as_deref(), target.as_deref(), screen),
         Verb::Reindex => reindex::run(&directory(cli)?, screen),
+        Verb::Archive { arguments } => extra::run(cli, "archive", arguments),
+        Verb::Query { arguments } => extra::run(cli, "query", arguments),
         Verb::Witness => witness::run(open(cli, screen)?, screen),
     }
 }

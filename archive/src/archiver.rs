@@ -140,6 +140,11 @@ impl Archiver {
     }
 
     async fn try_pass(&mut self) -> Result<Pass, Failure> {
+        let locked = self.state.lock();
+        let locked = locked.map_err(|error| Failure::caused(Class::Local, "lock", error))?;
+        let Some(_lock) = locked else {
+            return Err(Failure::new(Class::Busy, "another archiver works on the store"));
+        };
         let reader = self.reader.clone();
         let segments = copy::blocking(move || {
             let failed = |error| Failure::caused(Class::Local, "list the segments", error);

@@ -26,11 +26,13 @@ pub enum Class {
     Damaged,
     /// A local file could not be read or written.
     Local,
+    /// Another archiver works on the store.
+    Busy,
 }
 
 impl Class {
     /// Every class, in the order of their words' meaning above.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Unreachable,
         Self::Server,
         Self::Denied,
@@ -39,6 +41,7 @@ impl Class {
         Self::Mismatch,
         Self::Damaged,
         Self::Local,
+        Self::Busy,
     ];
 
     /// The word in metrics and logs.
@@ -53,13 +56,14 @@ impl Class {
             Self::Mismatch => "mismatch",
             Self::Damaged => "damaged",
             Self::Local => "local",
+            Self::Busy => "busy",
         }
     }
 
     /// Whether it will not pass without somebody's help: the alarm is raised at once.
     #[must_use]
     pub const fn needs_somebody(self) -> bool {
-        !matches!(self, Self::Unreachable | Self::Server)
+        !matches!(self, Self::Unreachable | Self::Server | Self::Busy)
     }
 
     /// Whether it concerns one segment, so that others can still be archived.
@@ -83,6 +87,7 @@ impl Class {
             }
             Self::Mismatch => "the object store damages what it is given: do not trust it",
             Self::Damaged => "find the damage with: recorder verify",
+            Self::Busy => "the store is archived by its gateway already, or by hand",
             Self::Local => "check the disk and the rights of the store's directory",
         }
     }

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use object_store::path::Path;
 use recorder_user::model::{GatewayId, SegmentId};
 
-use crate::tables::{Partition, Table};
+use crate::tables::Partition;
 
 /// `s3://BUCKET/PREFIX`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +61,12 @@ impl ArchiveUrl {
         &self.bucket
     }
 
+    /// The prefix, without slashes at its ends; may be empty.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// The name of a segment's copy.
     #[must_use]
     pub fn segment(&self, gateway: GatewayId, segment: SegmentId) -> Path {
@@ -77,12 +83,6 @@ impl ArchiveUrl {
     #[must_use]
     pub fn table(&self, part: &Partition, gateway: GatewayId, segment: SegmentId) -> Path {
         self.path(&part.path(gateway, segment))
-    }
-
-    /// Where all files of a table are.
-    #[must_use]
-    pub fn table_directory(&self, table: Table) -> Path {
-        self.path(&format!("tables/{}", table.name()))
     }
 
     /// The URL of an object of this archive's bucket.

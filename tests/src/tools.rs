@@ -141,6 +141,39 @@ pub fn player() -> Result<PathBuf> {
     Ok(npm("player", &files)?.join("play.mjs"))
 }
 
+/// A Python that has DuckDB, and the script that asks it.
+///
+/// # Errors
+/// When Python is missing or the installation fails.
+pub fn duckdb() -> Result<(PathBuf, PathBuf)> {
+    let (requirements, script) =
+        (include_str!("../rig/duckdb/requirements.txt"), include_str!("../rig/duckdb/query.py"));
+    let key = cache::digest(&[requirements.as_bytes(), script.as_bytes()]);
+    let directory = cache::directory()?.join("duckdb").join(key);
+    let found = (directory.join("bin/python"), directory.join("query.py"));
+    let done = directory.join("installed");
+    if done.exists() {
+        return Ok(found);
+    }
+    let _lock = cache::lock("duckdb")?;
+    if done.exists() {
+        return Ok(found);
+    }
+    let missing = "Python 3.10 or later with venv is needed (apt-get install python3-venv)";
+    let mut environment = Command::new("python3");
+    environment.args(["-m", "venv", "--clear"]).arg(&directory);
+    build("a Python environment", environment, missing)?;
+    fs::write(directory.join("requirements.txt"), requirements).context("write requirements")?;
+    fs::write(&found.1, script).context("write query.py")?;
+    let mut install = Command::new(&found.0);
+    install
+        .args(["-m", "pip", "install", "--quiet", "--only-binary", ":all:", "--no-deps", "-r"])
+        .arg(directory.join("requirements.txt"));
+    build("DuckDB", install, missing)?;
+    fs::write(&done, "").context("note the installation")?;
+    Ok(found)
+}
+
 /// A directory of the cache with these files and the packages that they lock.
 fn npm(name: &str, files: &[(&str, &str)]) -> Result<PathBuf> {
     let inputs: Vec<_> = files.iter().map(|(_, text)| text.as_bytes()).collect();

@@ -75,6 +75,20 @@ async fn a_damaged_segment_is_not_archived_and_the_others_are() {
 }
 
 #[tokio::test]
+async fn a_store_has_one_archiver_at_a_time() {
+    let bench = Bench::new();
+    three_segments(&bench).await;
+    let state = recorder_user::store::archive::ArchiveState::of(bench.directory.path());
+    let lock = state.lock().expect("a file").expect("nobody has it");
+    let mut archiver = bench.archiver();
+    let failure = archiver.pass().await.expect_err("another has the store");
+    assert_eq!(failure.class, Class::Busy);
+    assert!(!archiver.health().view().alarm && bench.objects.requests() == 0);
+    drop(lock);
+    assert_eq!(archiver.pass().await.expect("it works").archived, 3);
+}
+
+#[tokio::test]
 async fn a_copy_that_changed_later_does_not_verify() {
     let bench = Bench::new();
     three_segments(&bench).await;

@@ -17,7 +17,6 @@ use tokio::net::TcpStream;
 use crate::pki::write_private;
 use crate::port::Port;
 use crate::process::Process;
-use crate::prometheus::plain_get;
 use crate::tools;
 use crate::wait::{Level, until};
 
@@ -84,12 +83,12 @@ impl Minio {
             .envs([("MINIO_BROWSER", "off"), ("MINIO_UPDATE", "off")])
             .env("HOME", &self.directory);
         let mut process = Process::start("minio", command, &self.directory.join("minio.log"))?;
-        let address = self.address();
+        // Its own health says ready before it takes requests.
         until("MinIO is ready", START_LIMIT, async || {
             process.check()?;
-            Ok(match plain_get(&address, "/minio/health/ready").await {
-                Ok((200, _)) => Level::Reached(()),
-                Ok((status, body)) => Level::NotYet(format!("{status} {body}")),
+            Ok(match self.call(Method::GET, "", "", &[], "").await {
+                Ok(answer) if answer.status.is_success() => Level::Reached(()),
+                Ok(answer) => Level::NotYet(answer.status.to_string()),
                 Err(error) => Level::NotYet(format!("{error:#}")),
             })
         })
@@ -199,6 +198,26 @@ impl Minio {
         };
         let versions = text.split("<Version>").skip(1);
         Ok(versions.filter_map(|part| inner(part, "Key").zip(inner(part, "VersionId"))).collect())
+    }
+}
+
+impl Minio {
+    /// Writes every object whose key begins with `prefix` below `into`, without the prefix.
+    ///
+    /// # Errors
+    /// When one cannot be read or written.
+    pub async fn download(&self, bucket: &str, prefix: &str, into: &Path) -> Result<usize> {
+        let mut count = 0;
+        for (key, _) in self.versions(bucket).await? {
+            let Some(below) = key.strip_prefix(prefix) else { continue };
+            let path = format!("{bucket}/{key}");
+            let object = self.call(Method::GET, &path, "", &[], "").await?.success()?;
+            let file = into.join(below.trim_start_matches('/'));
+            std::fs::create_dir_all(file.parent().context("a file's directory")?)?;
+            std::fs::write(&file, &object.body)?;
+            count += 1;
+        }
+        Ok(count)
     }
 }
 

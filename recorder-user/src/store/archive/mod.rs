@@ -9,4 +9,4 @@ mod state;
 
 pub use finished::{FinishedSegment, SegmentEnd};
 pub use rows::{Carried, RowSink, SegmentRows};
-pub use state::{ArchiveState, ArchiveStateError, Copied, is_archived};
+pub use state::{ArchiveLock, ArchiveState, ArchiveStateError, Copied, is_archived};

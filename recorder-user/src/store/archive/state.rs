@@ -55,6 +55,23 @@ impl ArchiveState {
         Self { directory: store.join(DIRECTORY) }
     }
 
+    /// Keeps other archivers from the store until it is dropped; none if another has it.
+    ///
+    /// # Errors
+    /// When the lock's file cannot be made.
+    pub fn lock(&self) -> Result<Option<ArchiveLock>, ArchiveStateError> {
+        let path = self.directory.join("lock");
+        let failed = |source| ArchiveStateError { step: "lock", path: path.clone(), source };
+        disk::make_directory(&self.directory).map_err(failed)?;
+        let options = fs::File::options().create(true).truncate(false).write(true).open(&path);
+        let file = options.map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(ArchiveLock(file))),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
+
     /// What is known of a segment's copy; none if nothing is, or the file cannot be understood: then it is
     /// found out again.
     #[must_use]
@@ -131,6 +148,10 @@ impl ArchiveState {
         disk::replace_file(path, &text).map_err(failed("write"))
     }
 }
+
+/// The right to archive a store; given back when dropped, or by the kernel.
+#[derive(Debug)]
+pub struct ArchiveLock(#[expect(dead_code, reason = "held, not used")] fs::File);
 
 #[derive(Serialize, Deserialize)]
 struct Kept<T> {

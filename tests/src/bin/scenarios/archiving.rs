@@ -20,7 +20,7 @@ use recorder_user::store::{Need, Reader, Store, StoreOptions, verify};
 use rig::gateway::Options;
 use rig::minio::{Minio, Proxy, Weather};
 use rig::wait::{Level, until};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::runner::{Scenario, scenario};
@@ -109,6 +109,7 @@ async fn archive_of_a_gateway(scene: Rc<Scene>) -> Result<()> {
         };
         ensure!(objects.iter().find(there).is_some(), "no {table} in {objects:?}");
     }
+    duckdb_reads_the_tables(&scene, &shore, &recorder).await?;
     let cache = scene.directory().join("cache");
     let cache_text = cache.display().to_string();
     let fetched = run(with(&["archive", "fetch", "--into", &cache_text])).await?;
@@ -118,6 +119,58 @@ async fn archive_of_a_gateway(scene: Rc<Scene>) -> Result<()> {
     let rows =
         rig::recorder::Recorder::over(Path::new(&store))?.search(&["--verb", "create"]).await?;
     ensure!(rows.len() == 8, "{} creates in the fetched store", rows.len());
+    Ok(())
+}
+
+/// An engine that knows nothing of us counts what `recorder` lists.
+async fn duckdb_reads_the_tables(
+    scene: &Scene,
+    shore: &Shore,
+    recorder: &rig::recorder::Recorder,
+) -> Result<()> {
+    let directory = scene.directory().join("tables");
+    let files = shore.minio.download("audit", "decklog/tables", &directory).await?;
+    ensure!(files >= 3, "{files} files of tables");
+    let (python, script) = tokio::task::spawn_blocking(rig::tools::duckdb).await??;
+    let ask = async |sql: &str| {
+        let mut command = std::process::Command::new(&python);
+        command.arg(&script).arg(&directory).arg(sql);
+        let output = rig::process::run(command, Duration::from_secs(60)).await?;
+        ensure!(output.success(), "DuckDB: {}", output.stderr);
+        let rows: Result<Vec<Value>, _> = output.stdout.lines().map(serde_json::from_str).collect();
+        Ok(rows?)
+    };
+    let rows = ask("SELECT exchange, session, status, effect, verb, name, path, request_bytes, \
+         cluster, CAST(day AS VARCHAR) AS day, policies FROM exchanges ORDER BY exchange")
+    .await?;
+    let listed = recorder.search(&[]).await?;
+    ensure!(rows.len() == listed.len(), "{} rows, {} listed", rows.len(), listed.len());
+    for (row, listed) in rows.iter().zip(&listed) {
+        for key in ["exchange", "session", "status", "effect", "verb", "name", "path", "policies"] {
+            ensure!(row[key] == listed[key], "{key}: {row} is listed as {listed}");
+        }
+        ensure!(row["request_bytes"] == listed["requestBytes"], "{row} is listed as {listed}");
+        let day = listed["time"].as_str().and_then(|time| time.get(..10));
+        ensure!(row["day"].as_str() == day && row["cluster"] == "rig", "{row}");
+    }
+    let made = ask("SELECT kind, name FROM effects WHERE change = 'created' ORDER BY name").await?;
+    ensure!(
+        made.len() == 8 && made[0] == json!({"kind": "ConfigMap", "name": "noise-0"}),
+        "{made:?}"
+    );
+    // As docs/store.md has it.
+    let sessions =
+        ask("SELECT session, exchanges, created, username, len(groups) AS groups FROM sessions \
+         QUALIFY row_number() OVER (PARTITION BY session ORDER BY segment DESC) = 1")
+        .await?;
+    let listed = recorder.sessions().await?;
+    ensure!(sessions.len() == listed.len(), "{sessions:?} are listed as {listed:?}");
+    for (row, listed) in sessions.iter().zip(&listed) {
+        ensure!(row["session"] == listed["session"], "{row} is listed as {listed}");
+        ensure!(row["exchanges"] == listed["exchanges"], "{row} is listed as {listed}");
+        ensure!(row["created"] == listed["effects"]["created"], "{row} is listed as {listed}");
+        ensure!(row["groups"] == 1 && row["username"] == "alice", "{row}");
+    }
     Ok(())
 }
 
@@ -212,16 +265,26 @@ async fn archive_object_lock_and_competitors(scene: Rc<Scene>) -> Result<()> {
     // Somebody else's object under the last segment's name.
     shore.minio.call(Method::PUT, &name(2), "", &[LOCK_CHECKSUM], "abc").await?.success()?;
     let time = Arc::new(SystemTime) as Arc<dyn Time>;
+    // The same store twice, as when one was restored from a backup beside the living one.
+    let copy = shore.directory.join("copy").join("data");
+    std::fs::create_dir_all(copy.join("segments"))?;
+    for info in &segments {
+        let name = info.path.file_name().context("a segment's name")?;
+        std::fs::copy(&info.path, copy.join("segments").join(name))?;
+    }
     let mut one = shore.archiver(&store, url, Arc::clone(&time))?;
-    let mut other = shore.archiver(&store, url, time)?;
+    let mut other = shore.archiver(&copy, url, time)?;
     let (a, b) = tokio::join!(one.pass(), other.pass());
     for (pass, archiver) in [(a?, &one), (b?, &other)] {
         let view = archiver.health().view();
         ensure!(pass.held == 1 && view.alarm, "{pass:?} {view:?}");
         ensure!(view.failures.get(&Class::Conflict) == Some(&1), "{view:?}");
     }
-    ensure!(is_archived(&store, segments[0].segment) && is_archived(&store, segments[1].segment));
-    ensure!(!is_archived(&store, segments[2].segment), "a stranger's object is no copy");
+    for store in [&store, &copy] {
+        let archived: Vec<_> =
+            segments.iter().map(|info| is_archived(store, info.segment)).collect();
+        ensure!(archived == [true, true, false], "a stranger's object is no copy: {archived:?}");
+    }
     let versions = shore.minio.versions("locked").await?;
     let mut keys: Vec<_> = versions.iter().map(|(key, _)| key).collect();
     keys.sort_unstable();

@@ -86,3 +86,11 @@ fn the_gateway_names_neither_and_has_no_unsafe_code() {
         assert!(!manifest.contains(word), "gateway/Cargo.toml names {word}");
     }
 }
+
+#[test]
+fn only_the_archive_names_the_object_store() {
+    let words = ["object_store::", "parquet::", "arrow_array", "datafusion"];
+    for folder in ["recorder-user/src", "gateway/src"] {
+        check(folder, |_| false, &words);
+    }
+}

@@ -30,8 +30,7 @@ enum Verb {
         /// Keep the directories of scenarios that passed, too.
         #[arg(long)]
         keep: bool,
-        /// Instead: lints and tests of `recorder query`, which costs more to build than all the rest, and of the
-        /// same tables in DuckDB. Needs Python 3 with venv.
+        /// Instead: lints and tests of `recorder query`, which costs more to build than all the rest.
         #[arg(long)]
         query: bool,
     },

@@ -60,18 +60,22 @@ fn archive(archive: &Archive) -> Value {
     if let Some(token) = &archive.credentials.session_token {
         credentials["sessionTokenFile"] = json!(shown(token));
     }
-    let authority = archive.certificate_authority.as_deref();
-    json!({
+    let mut value = json!({
         "url": archive.url,
-        "endpoint": archive.endpoint.as_deref().unwrap_or("(AWS)"),
         "region": archive.region,
-        "certificateAuthority": authority.map_or("(the platform's roots)".into(), shown),
         "credentials": credentials,
         "interval": units::duration_text(archive.interval),
         "alarmAfter": units::duration_text(archive.alarm_after),
         "timeout": units::duration_text(archive.timeout),
         "partSize": units::size_text(u64::try_from(archive.part_bytes).unwrap_or(u64::MAX)),
-    })
+    });
+    if let Some(endpoint) = &archive.endpoint {
+        value["endpoint"] = json!(endpoint);
+    }
+    if let Some(authority) = &archive.certificate_authority {
+        value["certificateAuthority"] = json!(shown(authority));
+    }
+    value
 }
 
 fn cluster(cluster: &Cluster) -> Value {

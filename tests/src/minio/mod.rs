@@ -13,6 +13,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use crate::pki::write_private;
 use crate::port::Port;
@@ -157,11 +158,11 @@ impl Minio {
             let stream = TcpStream::connect(&host).await?;
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-            let driver = tokio::spawn(connection);
+            let mut driver = JoinSet::new();
+            driver.spawn(connection);
             let response = sender.send_request(request).await?;
             let status = response.status();
             let body = response.into_body().collect().await?.to_bytes();
-            driver.abort();
             anyhow::Ok(Answer { status, body })
         };
         tokio::time::timeout(CALL_LIMIT, call).await.context("no answer from MinIO in time")?

@@ -1,7 +1,6 @@
 //! A proxy with TLS before a plain HTTP server, and the weather on the way.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::pki::{Authority, write_private};
@@ -41,18 +41,16 @@ pub struct Proxy {
     port: Port,
     authority_file: PathBuf,
     sky: Arc<Sky>,
-    task: tokio::task::JoinHandle<()>,
+    /// Ends with the proxy, and with it the connections.
+    _task: JoinSet<()>,
 }
 
 #[derive(Debug, Default)]
-struct Sky {
-    weather: Mutex<Weather>,
-    requests: AtomicU64,
-}
+struct Sky(Mutex<Weather>);
 
 impl Sky {
     fn weather(&self) -> Weather {
-        *self.weather.lock().expect("nobody panicked")
+        *self.0.lock().expect("nobody panicked")
     }
 }
 
@@ -78,8 +76,9 @@ impl Proxy {
         let listener = TcpListener::bind(port.address()).await.context("bind the proxy")?;
         let (sky, server) = (Arc::<Sky>::default(), server.to_owned());
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let task = tokio::spawn(serve(listener, acceptor, Arc::clone(&sky), server));
-        Ok(Self { port, authority_file, sky, task })
+        let mut task = JoinSet::new();
+        task.spawn(serve(listener, acceptor, Arc::clone(&sky), server));
+        Ok(Self { port, authority_file, sky, _task: task })
     }
 
     /// `https://HOST:PORT`.
@@ -96,28 +95,15 @@ impl Proxy {
 
     /// Changes the weather, for what comes from now on.
     pub fn set(&self, weather: Weather) {
-        *self.sky.weather.lock().expect("nobody panicked") = weather;
-    }
-
-    /// Requests, and connections that were closed at once.
-    #[must_use]
-    pub fn attempts(&self) -> u64 {
-        self.sky.requests.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.task.abort();
+        *self.sky.0.lock().expect("nobody panicked") = weather;
     }
 }
 
 async fn serve(listener: TcpListener, acceptor: TlsAcceptor, sky: Arc<Sky>, server: String) {
     // Connections end with the proxy.
-    let mut connections = tokio::task::JoinSet::new();
+    let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         if sky.weather() == Weather::Down {
-            sky.requests.fetch_add(1, Ordering::SeqCst);
             continue;
         }
         let (acceptor, sky, server) = (acceptor.clone(), Arc::clone(&sky), server.clone());
@@ -137,7 +123,6 @@ async fn pass(
     sky: &Sky,
     server: &str,
 ) -> Result<Response<Full<Bytes>>> {
-    sky.requests.fetch_add(1, Ordering::SeqCst);
     let weather = sky.weather();
     match weather {
         Weather::Down => anyhow::bail!("down"),
@@ -157,11 +142,11 @@ async fn pass(
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // A server may answer and close before it has the whole body: the answer counts.
-    let driver = tokio::spawn(connection);
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
     let response = sender.send_request(Request::from_parts(head, Full::new(body))).await?;
     let (head, body) = response.into_parts();
     let response = Response::from_parts(head, Full::new(body.collect().await?.to_bytes()));
-    driver.abort();
     if weather == Weather::AnswersLost {
         anyhow::bail!("the answer is lost");
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use recorder_user::redact::RedactKey;
+use recorder_user::{redact::RedactKey, store::signing::keys_directory};
 
 /// The key of this store, from `DIRECTORY.keys/redact.key`.
 ///
@@ -42,9 +42,7 @@ pub fn load_or_create(store: &Path) -> anyhow::Result<Arc<RedactKey>> {
 }
 
 fn path_of(store: &Path) -> PathBuf {
-    let mut directory = store.as_os_str().to_owned();
-    directory.push(".keys");
-    PathBuf::from(directory).join("redact.key")
+    keys_directory(store).join("redact.key")
 }
 
 fn create(path: &Path) -> io::Result<Vec<u8>> {

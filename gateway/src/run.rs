@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::Path, sync::Arc};
 use anyhow::Context as _;
 use recorder_user::{
     model::{GatewayStarted, GatewayStopped, Record, Timestamp},
-    store::{Need, Recorder, Recovered, Store, StoreOptions},
+    store::{Need, Recorder, Recovered, Store, StoreOptions, signing::keys_directory},
     witness::{Mode, Witness, WitnessOptions},
 };
 use tokio::{
@@ -77,6 +77,11 @@ fn open_store(config: &Config) -> anyhow::Result<(Store, Recovered)> {
         segment_bytes_max: config.store.segment_bytes_max,
         queue_bytes_max: config.store.queue_bytes_max,
         sync_interval: config.store.sync_interval,
+        index: config.store.index,
+        segment_age_max: config.store.segment_age_max,
+        checkpoint_interval: config.store.checkpoint_interval,
+        encryption: config.store.encryption.clone(),
+        keys: keys_directory(&config.store.directory),
     };
     let (store, recovered) = Store::open(options, Arc::new(Timestamp::now))
         .with_context(|| format!("open the store {}", config.store.directory.display()))?;
@@ -166,6 +171,8 @@ async fn start(
         identifier,
         policies,
         recorder: recorder.clone(),
+        rows: store.rows(),
+        accesses: admin::Accesses::new(config.store.record_access),
         witness,
         sessions,
         upgrades: Upgrades::new(config.sessions.streams),

@@ -44,10 +44,10 @@ impl World {
         let source = PolicySource::in_directory(&directory.path().join("access"));
         let policies = Arc::new(PolicyStore::open(source).expect("valid"));
         let options = StoreOptions {
-            directory: directory.path().join("store"),
             segment_bytes_max: 1 << 20,
             queue_bytes_max: 1 << 20,
             sync_interval: Duration::from_millis(1),
+            ..StoreOptions::new(directory.path().join("store"))
         };
         let (store, _) = Store::open(options, Arc::new(Timestamp::now)).expect("a store");
         let sessions = Sessions::resume(Vec::new(), Duration::from_secs(60), store.recorder());

@@ -101,6 +101,12 @@ fn each_filter_selects() {
         (&["--effect", "created"], &[3]),
         (&["--effect", "unknown"], &[7]),
         (&["--command", "apply"], &[2, 3]),
+        (&["--uid", "web-uid"], &[3]),
+        (&["--uid", "web"], &[]),
+        (&["--api-group", "apps"], &[1, 2, 3, 7]),
+        (&["--api-group", "", "--namespace", "shop"], &[4]),
+        (&["--cluster", "prod", "--verb", "watch"], &[4]),
+        (&["--cluster", "dev"], &[]),
         (&["--since", "2026-09-21T14:13:25Z"], &[6, 7]),
         (&["--until", "2026-09-21T14:13:21Z"], &[1]),
         (&["--since", "2026-09-22"], &[]),
@@ -162,8 +168,12 @@ fn replay_gives_an_event_a_line() {
 fn the_other_verbs_have_their_fields() {
     let store = alices_store();
     let line = recorder(store.path(), &["verify", "--json"]).objects().remove(0);
-    check_keys(&line, "ok target segments records bodies live firstBad");
+    check_keys(
+        &line,
+        "ok target segments records bodies live signaturesChecked signatures unsignedRecords prunedRecords erasedRecords lockedRecords firstBad",
+    );
     assert_eq!((&line["ok"], &line["firstBad"]), (&true.into(), &Value::Null));
+    assert_eq!((&line["signaturesChecked"], &line["unsignedRecords"]), (&true.into(), &0.into()));
     let line = recorder(store.path(), &["reindex", "--json"]).objects().remove(0);
     assert_eq!(line, serde_json::json!({"sessions": 1, "exchanges": 7}));
     let line = recorder(store.path(), &["witness", "--json"]).objects().remove(0);

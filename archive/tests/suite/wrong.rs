@@ -128,7 +128,9 @@ async fn an_archive_reads_as_the_stores_of_its_gateways() {
     let fetched = bench.bucket().fetch(cache.path()).await.expect("readable");
     assert_eq!((fetched.stores.len(), fetched.segments), (2, 6));
     for store in &fetched.stores {
-        let report = recorder_user::store::verify(store).expect("a store");
+        let report =
+            recorder_user::store::verify(store, recorder_user::store::signing::Trust::default())
+                .expect("a store");
         assert!(report.is_ok() && report.segments.len() == 3, "{report:?}");
     }
     let again = bench.bucket().fetch(cache.path()).await.expect("readable");

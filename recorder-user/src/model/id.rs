@@ -99,6 +99,10 @@ id! {
     BootId
 }
 id! {
+    /// One reading of recordings that was announced to the gateway.
+    AccessId
+}
+id! {
     /// One segment file.
     SegmentId
 }

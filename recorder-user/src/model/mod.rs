@@ -3,6 +3,7 @@
 //! These types are an on-disk contract. Fields may be added (readers ignore what they do not know, and
 //! `#[serde(default)]` fills what an older writer did not know); none may change its meaning.
 
+mod access;
 mod account;
 mod effect;
 mod exchange;
@@ -14,6 +15,7 @@ mod stream;
 mod time;
 mod verdict;
 
+pub use access::{AccessScope, LocalUser, RecordingRead, Through};
 pub use account::{
     Account, AccountState, CapabilityRecord, Gap, GapStep, HookState, SocketEvidence, Tier,
 };
@@ -22,7 +24,8 @@ pub use exchange::{
     BodyFacts, Command, Ending, ExchangeOpened, ExchangeSettled, Refusal, Removed, RequestEnded,
     ResponseStarted, Timing, Withheld,
 };
-pub use id::{BootId, ExchangeId, GatewayId, ParseIdError, SegmentId, SessionId};
+pub use id::{AccessId, BootId, ExchangeId, GatewayId, ParseIdError, SegmentId, SessionId};
+pub(crate) use record::CHUNK_HEADER_BYTES;
 pub use record::{
     Chunk, ConnectionClosed, DecodeRecordError, Direction, GatewayStarted, GatewayStopped, Kind,
     Record, UnrecordedSpan,

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Account, CapabilityRecord, ExchangeId, ExchangeOpened, ExchangeSettled, GatewayId, MicrosSince,
-    RequestEnded, ResponseStarted, SessionChanged, SessionOpened, SocketEvidence, Timestamp,
+    RecordingRead, RequestEnded, ResponseStarted, SessionChanged, SessionOpened, SocketEvidence,
+    Timestamp,
 };
 
 /// Which way bytes flow: `request` from the client to the API server, `response` back.
@@ -48,12 +49,16 @@ impl Kind {
     pub const CONNECTION_CLOSED: Self = Self(10);
     /// Reads that passed unrecorded while the store did not work.
     pub const UNRECORDED_SPAN: Self = Self(11);
-    /// Reserved: a signed checkpoint of the chain.
+    /// Somebody read recordings.
+    pub const RECORDING_READ: Self = Self(12);
+    /// A signed checkpoint of the chain.
     pub const CHECKPOINT: Self = Self(64);
     /// The end of a segment: totals and final hash.
     pub const SEAL: Self = Self(65);
     /// Reserved: a signed statement that records were deleted.
     pub const TOMBSTONE: Self = Self(66);
+    /// An older signing key's word that another one follows it.
+    pub const KEY: Self = Self(67);
 }
 
 /// The gateway started.
@@ -156,6 +161,8 @@ pub enum Record {
     ConnectionClosed(Box<ConnectionClosed>),
     /// See [`UnrecordedSpan`].
     UnrecordedSpan(UnrecordedSpan),
+    /// See [`RecordingRead`].
+    RecordingRead(Box<RecordingRead>),
     /// A kind that this version does not know, or that it only reserves.
     Unknown {
         /// Its code.
@@ -186,7 +193,7 @@ pub enum DecodeRecordError {
 }
 
 /// exchange id, direction, at_us, offset.
-const CHUNK_HEADER_BYTES: usize = 16 + 1 + 8 + 8;
+pub(crate) const CHUNK_HEADER_BYTES: usize = 16 + 1 + 8 + 8;
 
 impl Record {
     /// The record's kind.
@@ -204,6 +211,7 @@ impl Record {
             Self::ExchangeSettled(_) => Kind::EXCHANGE_SETTLED,
             Self::ConnectionClosed(_) => Kind::CONNECTION_CLOSED,
             Self::UnrecordedSpan(_) => Kind::UNRECORDED_SPAN,
+            Self::RecordingRead(_) => Kind::RECORDING_READ,
             Self::Unknown { kind, .. } => *kind,
         }
     }
@@ -231,6 +239,7 @@ impl Record {
             Self::ExchangeSettled(record) => json(out, record),
             Self::ConnectionClosed(record) => json(out, record),
             Self::UnrecordedSpan(record) => json(out, record),
+            Self::RecordingRead(record) => json(out, record),
             Self::Unknown { payload, .. } => out.put_slice(payload),
         }
     }
@@ -253,6 +262,7 @@ impl Record {
             Kind::EXCHANGE_SETTLED => Self::ExchangeSettled(parse(&payload).map_err(bad)?),
             Kind::CONNECTION_CLOSED => Self::ConnectionClosed(parse(&payload).map_err(bad)?),
             Kind::UNRECORDED_SPAN => Self::UnrecordedSpan(parse(&payload).map_err(bad)?),
+            Kind::RECORDING_READ => Self::RecordingRead(parse(&payload).map_err(bad)?),
             kind => Self::Unknown { kind, payload },
         })
     }
@@ -317,6 +327,17 @@ mod tests {
         }));
         round_trip(Record::ExchangeOpened(Box::default()));
         round_trip(Record::ExchangeSettled(Box::default()));
+        round_trip(Record::RecordingRead(Box::new(RecordingRead {
+            access: crate::model::AccessId::new(),
+            time: Timestamp::from_micros(7),
+            by: crate::model::LocalUser { uid: 7, user: None, pid: Some(8) },
+            through: crate::model::Through::Files,
+            verb: "show".into(),
+            what: crate::model::AccessScope {
+                exchanges: vec![ExchangeId::new()],
+                ..crate::model::AccessScope::default()
+            },
+        })));
         round_trip(Record::Unknown { kind: Kind(999), payload: Bytes::from_static(b"later") });
     }
 

@@ -14,10 +14,13 @@ pub mod archive;
 mod catalog;
 mod clip;
 mod disk;
+pub mod encryption;
 mod fold;
 mod format;
 mod free_disk;
+mod id_part;
 mod index;
+mod live_rows;
 mod lock;
 mod memory;
 mod open;
@@ -28,7 +31,10 @@ mod records_of;
 mod recovery;
 pub mod rows;
 mod scan;
+mod schedule;
 mod segment;
+pub mod signing;
+mod source;
 mod sync;
 mod verify;
 mod writer;
@@ -40,10 +46,14 @@ use crate::model::Timestamp;
 pub use catalog::{Catalog, CatalogError, ReindexError, ReindexReport, reindex};
 pub use disk::{Disk, DiskFile, SystemDisk};
 pub use format::{
-    BadHeader, ChainHash, DecodePayloadError, Header, PAYLOAD_BYTES_MAX, Previous, RecordTooLarge,
-    Seal, SealedBy,
+    BadHeader, ChainHash, Checkpoint, DecodePayloadError, Header, PAYLOAD_BYTES_MAX, Previous,
+    RecordTooLarge, Seal, SealedBy,
 };
-pub use index::{IndexError, IndexHealth};
+pub use id_part::{ID_PART_CHARS_MIN, IdPart, MATCHING_IDS_MAX, MatchingIds, ParseIdPartError};
+pub use index::{
+    IndexBackend, IndexError, IndexHealth, ParseIndexBackendError, VERSION as ROWS_VERSION,
+};
+pub use live_rows::{LiveRows, LiveRowsError, RowPage};
 pub use lock::LockError;
 pub use open::{CloseStoreError, OpenStoreError, Recovered, Store, StoreOptions};
 pub use reader::{
@@ -58,6 +68,7 @@ pub use rows::{
     RefusalRow, SessionKind, SessionView, StateWord, StatusFilter,
 };
 pub use scan::{BadRecord, ScanError};
+pub use source::RowSource;
 pub use sync::SyncHealth;
 pub use verify::{FirstBad, SegmentReport, VerifyError, VerifyReport, verify, verify_session};
 

@@ -13,8 +13,10 @@ use tokio::sync::oneshot;
 use super::{
     Clock,
     disk::{self, Disk, SystemDisk},
+    encryption::{EncryptionError, KeySource, Vault},
     fold::Fold,
-    index::{Feed, Index},
+    index::{Feed, Index, IndexBackend},
+    live_rows::LiveRows,
     lock::{Lock, LockError},
     memory::MemoryRows,
     queue::{Shared, chain},
@@ -23,7 +25,9 @@ use super::{
     recovery::{self, RecoverError, TornTail},
     rows::SessionView,
     scan::segments_directory,
+    schedule::Schedule,
     segment::{self, Maker, Segment},
+    signing::{self, SigningKeyError},
     sync::Syncer,
     writer::Writer,
 };
@@ -34,23 +38,39 @@ use crate::model::{BootId, GatewayId, IncompleteReason, Record, SessionChanged, 
 pub struct StoreOptions {
     /// The store's directory; made if it does not exist.
     pub directory: PathBuf,
+    /// Where the keys lie: outside the store, so that a copy of it holds none.
+    pub keys: PathBuf,
+    /// The operator's key, where what is stored is to be encrypted.
+    pub encryption: Option<KeySource>,
     /// A longer segment is sealed and followed by a new one. Recovery reads one segment.
     pub segment_bytes_max: u64,
+    /// An older segment that holds records is sealed and followed by a new one: only sealed ones are archived.
+    pub segment_age_max: Duration,
+    /// How long records may stay unsigned.
+    pub checkpoint_interval: Duration,
     /// Beyond so many queued bytes, appends wait.
     pub queue_bytes_max: usize,
     /// How long what nobody waits for may stay out of stable storage, the flush itself not counted.
     pub sync_interval: Duration,
+    /// The database of the index. An index that is in another one is built anew.
+    pub index: IndexBackend,
 }
 
 impl StoreOptions {
-    /// The defaults: segments of 256 MiB, a queue of 64 MiB, a flush every 100 ms while there is something.
+    /// The defaults: segments of 256 MiB or a day, signed every 10 s while there is something, a queue of 64 MiB,
+    /// a flush every 100 ms while there is something, the index in sled.
     #[must_use]
-    pub const fn new(directory: PathBuf) -> Self {
+    pub fn new(directory: PathBuf) -> Self {
         Self {
+            keys: signing::keys_directory(&directory),
             directory,
+            encryption: None,
             segment_bytes_max: 256 << 20,
+            segment_age_max: Duration::from_secs(24 * 60 * 60),
+            checkpoint_interval: Duration::from_secs(10),
             queue_bytes_max: 64 << 20,
             sync_interval: Duration::from_millis(100),
+            index: IndexBackend::Sled,
         }
     }
 }
@@ -70,6 +90,12 @@ pub enum OpenStoreError {
     /// Another gateway uses it.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The key that signs the record could not be read or made.
+    #[error("the signing key")]
+    Key(#[from] SigningKeyError),
+    /// The keys of an encrypted store could not be had.
+    #[error("the keys of the encrypted store")]
+    Encryption(#[from] EncryptionError),
     /// The segments could not be put in order.
     #[error("recover the store")]
     Recover(#[from] RecoverError),
@@ -144,17 +170,23 @@ impl Store {
         disk::make_directory(&segments_directory(&directory)).map_err(io)?;
         let lock = Lock::take(&directory.join(LOCK_FILE), LOCK_PATIENCE)?;
         segment::remove_leftovers(&directory).map_err(io)?;
-        let found = recovery::recover(&directory, &clock)?;
+        let key = signing::load_or_create(&options.keys)?;
+        let vault = options.encryption.as_ref();
+        let vault = vault.map(|key| Vault::open_or_create(&options.keys, key)).transpose()?;
+        let found = recovery::recover(&directory, &clock, &key)?;
         let gateway = recovery::gateway_id(&directory, found.gateway)?;
         let boot = boot_id();
         let feed = Arc::new(Feed::default());
-        let (index, sessions, index_rebuilt) = open_index(&directory, boot, &feed);
+        let (index, sessions, index_rebuilt) = open_index(&options, boot, &feed);
         let mut maker = Maker {
             store: directory.clone(),
+            keys: options.keys.clone(),
             disk,
             clock,
             gateway,
             boot,
+            key,
+            vault,
             last: found.last.map(|last| last.segment),
         };
         let mut segment = maker.segment(found.last)?;
@@ -205,7 +237,9 @@ impl Store {
             Arc::clone(&sync),
             Arc::clone(&feed),
         ));
-        let writer = Writer::new(Arc::clone(&shared), maker, segment, options.segment_bytes_max);
+        let schedule = Schedule::new(options.checkpoint_interval, options.segment_age_max);
+        let bytes_max = options.segment_bytes_max;
+        let writer = Writer::new(Arc::clone(&shared), maker, segment, bytes_max, schedule);
         let weak = Arc::downgrade(&shared);
         // Dropped on an early return, which stops what was started.
         let mut store = Self { shared, gateway, writers: Vec::new(), indexer: None, _lock: lock };
@@ -221,6 +255,12 @@ impl Store {
     #[must_use]
     pub fn recorder(&self) -> Recorder {
         Recorder::new(Arc::clone(&self.shared))
+    }
+
+    /// A handle to ask for the rows of what is written.
+    #[must_use]
+    pub fn rows(&self) -> LiveRows {
+        LiveRows::new(Arc::clone(&self.shared.index), Reader::on(&self.shared.directory))
     }
 
     /// The gateway that this store belongs to: made once, kept in the directory.
@@ -277,11 +317,12 @@ fn spawn(
 
 /// The index and the sessions that are open. Without an index they are found in the segments.
 fn open_index(
-    store: &std::path::Path,
+    options: &StoreOptions,
     boot: BootId,
     feed: &Feed,
 ) -> (Option<Index>, Vec<SessionView>, Option<String>) {
-    let opened = Index::open(store, boot).and_then(|opened| {
+    let store = &options.directory;
+    let opened = Index::open(store, boot, options.index).and_then(|opened| {
         let sessions = opened.index.active_sessions()?;
         Ok((Some(opened.index), sessions, opened.rebuilt))
     });

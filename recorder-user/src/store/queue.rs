@@ -61,6 +61,8 @@ pub(super) enum Work {
     Batch,
     /// A flush failed.
     SyncFailed(Arc<io::Error>),
+    /// The time that was named has come, and there is nothing to write.
+    Due,
     /// Nothing more will come.
     Stop(Option<oneshot::Sender<Answer>>),
 }
@@ -109,7 +111,7 @@ struct Queue {
 
 /// What writer, flusher and handles share.
 pub(super) struct Shared {
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
     queue: Mutex<Queue>,
     wake: Condvar,
     pub(super) room: Semaphore,
@@ -270,7 +272,7 @@ impl Shared {
 
     /// Waits for work; swaps the queue with the empty `batch`, so that neither is ever allocated anew.
     /// Records that nobody waits for gather for a moment: one wake-up and one write serve them all.
-    pub(super) fn take(&self, batch: &mut Vec<Entry>) -> Work {
+    pub(super) fn take(&self, batch: &mut Vec<Entry>, due: Option<Instant>) -> Work {
         let mut queue = lock(&self.queue);
         let mut gathered = None;
         loop {
@@ -298,8 +300,18 @@ impl Shared {
                 queue.state = State::Closed;
                 return Work::Stop(queue.closing.take());
             }
+            let left = due.map(|due| due.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Work::Due;
+            }
             queue.doing = Doing::Sleep;
-            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = match left {
+                None => self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => {
+                    let woken = self.wake.wait_timeout(queue, left);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
             queue.doing = Doing::Work;
         }
     }

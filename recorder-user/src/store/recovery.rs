@@ -5,12 +5,14 @@ use std::{
     io::{self, Read as _, Seek as _, SeekFrom},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{
     Clock, disk,
-    format::{ChainHash, Encoder, Previous, Seal, SealedBy},
+    format::{self, ChainHash, Encoder, Previous, SealedBy, VERSION},
     scan::{self, Scan, ScanError},
+    signing::{KeyId, SigningKey},
 };
 use crate::model::{GatewayId, SegmentId};
 
@@ -58,13 +60,17 @@ pub(super) struct Found {
 }
 
 /// Puts the segments in order. What was not acknowledged is cut; nothing is deleted.
-pub(super) fn recover(store: &Path, clock: &Clock) -> Result<Found, RecoverError> {
+pub(super) fn recover(
+    store: &Path,
+    clock: &Clock,
+    key: &Arc<SigningKey>,
+) -> Result<Found, RecoverError> {
     let mut segments = scan::list_segments(store)?;
     let mut torn = Vec::new();
     let last = loop {
         let Some((id, path)) = segments.last() else { break None };
         match Scan::open(path) {
-            Ok((scan, header)) => break Some((*id, scan, header.gateway)),
+            Ok((scan, header)) => break Some((*id, scan, header)),
             Err(error @ ScanError::Io { .. }) => return Err(error.into()),
             // Not even a header: no record in it can be read. It is kept under a name that is passed over.
             Err(_) => torn.push(set_aside(*id, path)?),
@@ -76,16 +82,16 @@ pub(super) fn recover(store: &Path, clock: &Clock) -> Result<Found, RecoverError
             torn.extend(mend(*id, path, next)?);
         }
     }
-    let Some((id, scan, gateway)) = last else {
+    let Some((id, scan, header)) = last else {
         return Ok(Found { segments: 0, last: None, clean: torn.is_empty(), torn, gateway: None });
     };
-    let end = seal_last(id, scan, clock, &mut torn)?;
+    let end = seal_last(id, scan, clock, (key, header.key), &mut torn)?;
     Ok(Found {
         segments: segments.len(),
         last: Some(Previous { segment: id, hash: end.hash }),
         clean: end.by == SealedBy::Close && torn.is_empty(),
         torn,
-        gateway: Some(gateway),
+        gateway: Some(header.gateway),
     })
 }
 
@@ -122,6 +128,7 @@ fn seal_last(
     id: SegmentId,
     mut scan: Scan,
     clock: &Clock,
+    (key, begun_with): (&Arc<SigningKey>, Option<KeyId>),
     torn: &mut Vec<TornTail>,
 ) -> Result<End, RecoverError> {
     let mut by = SealedBy::Recovery;
@@ -129,8 +136,8 @@ fn seal_last(
         match scan.next() {
             Ok(Some(record)) if scan.is_sealed() => {
                 let seal = record.payload().ok();
-                let seal = seal.and_then(|json| serde_json::from_slice::<Seal>(&json).ok());
-                by = seal.map_or(by, |seal| seal.by);
+                let seal = seal.and_then(|payload| format::read_seal(scan.version(), &payload));
+                by = seal.map_or(by, |read| read.seal.by);
             }
             Ok(Some(_)) => {}
             Ok(None) => break,
@@ -141,15 +148,19 @@ fn seal_last(
             }
         }
     }
-    if scan.is_sealed() {
+    // A segment of an older version stays without a seal: its successor says where it ends.
+    if scan.is_sealed() || scan.version() != VERSION {
         return Ok(End { hash: scan.mark().hash, by });
     }
     let path = scan.path();
     let torn_bytes = torn.iter().filter(|tail| tail.segment == id).map(|tail| tail.bytes).sum();
     let from = scan.mark().offset;
-    let mut encoder = Encoder::resume(scan.mark());
+    let mut encoder = Encoder::resume(id, scan.mark(), Arc::clone(key));
     let mut seal = Vec::new();
-    encoder.seal(id, clock(), SealedBy::Recovery, torn_bytes, &mut seal);
+    if begun_with != Some(key.id()) {
+        encoder.endorsements(&mut seal);
+    }
+    encoder.seal(clock(), SealedBy::Recovery, torn_bytes, &mut seal);
     let file = open(path)?;
     let sealed = file.write_all_at(&seal, from).and_then(|()| file.sync_data());
     sealed.map_err(failed("seal", path))?;

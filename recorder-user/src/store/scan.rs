@@ -5,13 +5,19 @@ use std::{
     io,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
 };
 
 use bytes::Bytes;
 
 use super::format::{
     self, BadHeader, ChainHash, DecodePayloadError, HASH_BYTES, Header, Mark, PREAMBLE_BYTES,
-    RECORD_FRAME_BYTES, RECORD_HEAD_BYTES, RecordHead,
+    RECORD_FRAME_BYTES, RECORD_HEAD_BYTES, RecordHead, Stored, flag,
+};
+use super::{
+    encryption::{Cipher, SegmentEncryption, Vault},
+    queue::chain,
+    signing::keys_directory,
 };
 use crate::model::{Kind, Record, SegmentId};
 
@@ -91,23 +97,82 @@ pub(super) struct RawRecord {
     flags: u16,
     payload: Bytes,
     pub(super) hash: ChainHash,
+    file: Arc<SegmentFile>,
 }
 
 impl RawRecord {
     pub(super) fn decode(self) -> Result<Record, DecodePayloadError> {
-        format::decode(self.kind, self.flags, self.payload)
+        format::decode(&*self.file, (self.offset, self.kind, self.flags), self.payload)
     }
 
     /// The payload as the writer gave it.
     pub(super) fn payload(&self) -> Result<Bytes, DecodePayloadError> {
-        format::expand(self.flags, self.payload.clone())
+        format::expand(&*self.file, (self.offset, self.kind, self.flags), self.payload.clone())
+    }
+
+    /// Whether the record was deleted and only its digest is left.
+    pub(super) const fn is_pruned(&self) -> bool {
+        self.flags & flag::PRUNED != 0
+    }
+}
+
+/// A segment's file, and what opens its payloads.
+#[derive(Debug)]
+struct SegmentFile {
+    path: PathBuf,
+    file: File,
+    encryption: OnceLock<(SegmentId, SegmentEncryption)>,
+    cipher: OnceLock<Option<Cipher>>,
+}
+
+impl SegmentFile {
+    /// Made when the first encrypted payload is read; none where the keys are not at hand.
+    fn cipher(&self) -> Option<&Cipher> {
+        let open = || {
+            let (segment, encryption) = self.encryption.get()?;
+            let store = self.path.parent()?.parent()?;
+            let opened = Vault::open(&keys_directory(store)).and_then(|vault| {
+                vault.map(|vault| vault.resume(*segment, encryption)).transpose()
+            });
+            opened.unwrap_or_else(|error| {
+                tracing::warn!(error = %chain(&error), "encrypted records cannot be read");
+                None
+            })
+        };
+        self.cipher.get_or_init(open).as_ref()
+    }
+}
+
+impl Stored for SegmentFile {
+    fn decrypt(
+        &self,
+        record: (u64, Kind, u16),
+        payload: &[u8],
+    ) -> Result<Bytes, DecodePayloadError> {
+        self.cipher().ok_or(DecodePayloadError::Decryption)?.decrypt(record, payload)
+    }
+
+    fn record_at(&self, offset: u64) -> Option<(Kind, u16, Bytes)> {
+        let mut head = [0; RECORD_HEAD_BYTES];
+        self.file.read_exact_at(&mut head, offset).ok()?;
+        let head_bytes = head;
+        let head = RecordHead::decode(&head)?;
+        let left = self.file.metadata().ok()?.len().checked_sub(offset)?;
+        if left < head.record_bytes() as u64 {
+            return None;
+        }
+        let mut payload = vec![0; head.payload_bytes];
+        self.file.read_exact_at(&mut payload, offset + RECORD_HEAD_BYTES as u64).ok()?;
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&head_bytes[8..]), &payload);
+        (crc == head.crc).then(|| (head.kind, head.flags, payload.into()))
     }
 }
 
 /// Goes through a segment.
 pub(super) struct Scan {
     path: PathBuf,
-    file: File,
+    file: Arc<SegmentFile>,
+    version: u16,
     mark: Mark,
     sealed: bool,
     window: Vec<u8>,
@@ -119,12 +184,21 @@ impl Scan {
     pub(super) fn open(path: &Path) -> Result<(Self, Header), ScanError> {
         let io = |source| ScanError::Io { path: path.to_owned(), source };
         let file = File::open(path).map_err(io)?;
+        let (encryption, cipher) = (OnceLock::new(), OnceLock::new());
+        let file = Arc::new(SegmentFile { path: path.to_owned(), file, encryption, cipher });
         let mark = Mark { hash: ChainHash([0; HASH_BYTES]), offset: 0, records: 0 };
         let (window, window_at) = (Vec::new(), 0);
-        let mut scan = Self { path: path.to_owned(), file, mark, sealed: false, window, window_at };
+        let path_buf = path.to_owned();
+        let mut scan =
+            Self { path: path_buf, file, version: 0, mark, sealed: false, window, window_at };
         let bad = |source| ScanError::Header { path: path.to_owned(), source };
         let length = format::header_bytes(scan.see(PREAMBLE_BYTES)?).map_err(bad)?;
         let read = format::decode_header(scan.see(length)?).map_err(bad)?;
+        scan.version = read.version;
+        if let Some(encryption) = &read.header.encryption {
+            // The header is read once: there is nothing in it yet.
+            drop(scan.file.encryption.set((read.header.segment, encryption.clone())));
+        }
         scan.mark = Mark { hash: read.hash, offset: read.bytes as u64, records: 0 };
         Ok((scan, read.header))
     }
@@ -133,7 +207,7 @@ impl Scan {
     pub(super) fn open_at(path: &Path, offset: u64) -> Result<Self, ScanError> {
         let (mut scan, _) = Self::open(path)?;
         if offset > scan.mark.offset {
-            let hash = hash_before(&scan.file, offset);
+            let hash = hash_before(&scan.file.file, offset);
             scan.mark = Mark {
                 hash: hash.map_err(|source| ScanError::Io { path: path.to_owned(), source })?,
                 offset,
@@ -153,18 +227,24 @@ impl Scan {
         self.sealed
     }
 
+    /// The version of the segment's format.
+    pub(super) const fn version(&self) -> u16 {
+        self.version
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// How long the file is now.
     pub(super) fn file_bytes(&self) -> Result<u64, ScanError> {
-        self.file.metadata().map(|metadata| metadata.len()).map_err(|source| self.io(source))
+        self.file.file.metadata().map(|metadata| metadata.len()).map_err(|source| self.io(source))
     }
 
     /// The next record, or none at the end of the file. After an error the same record is tried again.
     pub(super) fn next(&mut self) -> Result<Option<RawRecord>, ScanError> {
         let Mark { hash, offset, records } = self.mark;
+        let version = self.version;
         let head = self.see(RECORD_HEAD_BYTES)?;
         if head.is_empty() {
             return Ok(None);
@@ -191,7 +271,13 @@ impl Scan {
         if crc32c::crc32c(&record[8..]) != head.crc {
             return Err(self.bad(BadRecord::Checksum));
         }
-        let hash = format::link(hash, record);
+        let hash = if head.flags & flag::PRUNED == 0 {
+            format::link(version, hash, record)
+        } else if let Some(digest) = record[RECORD_HEAD_BYTES..].first_chunk() {
+            format::link_digest(hash, digest)
+        } else {
+            return Err(self.bad(BadRecord::Length));
+        };
         if hash.0 != stored {
             return Err(self.bad(BadRecord::Chain));
         }
@@ -199,7 +285,8 @@ impl Scan {
         let end = offset + need as u64;
         self.mark = Mark { hash, offset: end, records: records + 1 };
         self.sealed = head.kind == Kind::SEAL;
-        Ok(Some(RawRecord { offset, end, kind: head.kind, flags: head.flags, payload, hash }))
+        let (kind, flags, file) = (head.kind, head.flags, Arc::clone(&self.file));
+        Ok(Some(RawRecord { offset, end, kind, flags, payload, hash, file }))
     }
 
     /// Up to `bytes` bytes from where the scan stands; fewer only where the file ends.
@@ -226,7 +313,7 @@ impl Scan {
         let mut have = 0;
         while have < wanted {
             let offset = from + have as u64;
-            match self.file.read_at(&mut self.window[have..], offset) {
+            match self.file.file.read_at(&mut self.window[have..], offset) {
                 Ok(0) => break,
                 Ok(bytes) => have += bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

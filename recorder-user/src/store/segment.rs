@@ -9,21 +9,28 @@ use std::{
 use super::{
     Clock,
     disk::{Disk, DiskFile},
-    format::{Encoder, Header, Mark, Previous},
+    encryption::Vault,
+    format::{EncodeError, Encoder, Header, Mark, Previous},
     index::Item,
+    queue::chain,
     recorder::AppendError,
     rows::Position,
     scan::{segment_path, segments_directory},
+    signing::{self, SigningKey},
 };
 use crate::model::{BootId, GatewayId, Record, SegmentId};
 
 /// What makes segments.
 pub(super) struct Maker {
     pub(super) store: PathBuf,
+    pub(super) keys: PathBuf,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) clock: Clock,
     pub(super) gateway: GatewayId,
     pub(super) boot: BootId,
+    pub(super) key: Arc<SigningKey>,
+    /// None where nothing is encrypted.
+    pub(super) vault: Option<Arc<Vault>>,
     /// The greatest id so far: ids must sort in the order of the chain, whatever the clock does.
     pub(super) last: Option<SegmentId>,
 }
@@ -44,10 +51,7 @@ impl Segment {
         let mut bytes = Vec::new();
         let mut items = Vec::new();
         for record in records {
-            let offset = self
-                .encoder
-                .record(&record, &mut bytes)
-                .map_err(|too_large| AppendError::TooLarge { bytes: too_large.bytes })?;
+            let offset = self.encoder.record(&record, &mut bytes)?;
             let Mark { hash, offset: end, .. } = self.encoder.mark();
             let at = Position { segment: self.id, offset };
             items.push(Item { at, end, hash, record });
@@ -66,20 +70,25 @@ impl Maker {
     /// Makes a segment and proves that it can be written: header, `fdatasync`, name, directory.
     pub(super) fn segment(&mut self, previous: Option<Previous>) -> Result<Segment, AppendError> {
         let failed = |step| move |source| AppendError::Failed { step, source: Arc::new(source) };
+        self.take_up_new_key();
         let id = next_id(self.last);
+        let sealed = self.vault.as_ref().map(|vault| vault.begin(id)).transpose();
+        let sealed = sealed.map_err(|error| AppendError::from(EncodeError::from(error)))?;
+        let (encryption, cipher) = sealed.unzip();
         let header = Header {
+            encryption,
             segment: id,
             gateway: self.gateway,
             boot: self.boot,
-            key: String::new(),
+            key: Some(self.key.id()),
             created: (self.clock)(),
             previous,
         };
         let mut bytes = Vec::new();
-        let encoder = Encoder::begin(&header, &mut bytes);
+        let encoder = Encoder::begin(&header, Arc::clone(&self.key), cipher, &mut bytes);
         let path = segment_path(&self.store, id);
         let new = path.with_extension(NEW_EXTENSION);
-        let made = (|| {
+        let made: Result<_, AppendError> = (|| {
             let file = self.disk.create(&new).map_err(failed("creating a segment"))?;
             file.write_all_at(&bytes, 0).map_err(failed("writing a segment's header"))?;
             file.sync_data().map_err(failed("fdatasync of a segment's header"))?;
@@ -95,6 +104,16 @@ impl Maker {
         self.last = Some(id);
         let written = encoder.mark();
         Ok(Segment { id, file, encoder, written, sealed: false })
+    }
+}
+
+impl Maker {
+    /// A key that was exchanged meanwhile. Without it the old one goes on: it is as good.
+    fn take_up_new_key(&mut self) {
+        match signing::load_or_create(&self.keys) {
+            Ok(key) => self.key = key,
+            Err(error) => tracing::warn!(error = %chain(&error), "the signing key stays as it was"),
+        }
     }
 }
 

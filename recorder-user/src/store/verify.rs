@@ -10,12 +10,13 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    format::{Header, Mark, Previous, Seal},
+    format::{self, ChainHash, Checkpoint, DecodePayloadError, Header, Mark, Previous, Signed},
     lock,
     open::LOCK_FILE,
     queue::chain,
     rows::Position,
     scan::{self, RawRecord, Scan, ScanError},
+    signing::{self, Endorsement, KeyId, Signature, Trust},
 };
 use crate::model::{
     BodyFacts, Chunk, Direction, Ending, ExchangeId, ExchangeSettled, GatewayId, Kind, Record,
@@ -53,6 +54,8 @@ pub struct SegmentReport {
     pub bytes: u64,
     /// Whether it was ended in order; the one that a gateway writes is not.
     pub sealed: bool,
+    /// The key that signs it; none in segments of version 1.
+    pub key: Option<KeyId>,
 }
 
 /// The first thing that is not as a writer wrote it.
@@ -75,6 +78,18 @@ pub struct VerifyReport {
     pub segments: Vec<SegmentReport>,
     /// Good records.
     pub records: u64,
+    /// Whether signatures were checked: a public key was at hand.
+    pub signatures_checked: bool,
+    /// Good signatures of checkpoints and seals.
+    pub signatures: u64,
+    /// Good records after the last good signature: whoever can write the store could have put others there.
+    pub unsigned_records: u64,
+    /// Records of which only the digest is left.
+    pub pruned_records: u64,
+    /// Records of sessions that were erased: their key is gone.
+    pub erased_records: u64,
+    /// Encrypted records whose key is not here: their chain was checked, their bodies were not.
+    pub locked_records: u64,
     /// Bodies whose stored bytes were compared with the hash in their outcome.
     pub bodies: u64,
     /// Whether a gateway was writing meanwhile.
@@ -91,20 +106,24 @@ impl VerifyReport {
     }
 }
 
-/// Checks a whole store.
+/// Checks a whole store. Signatures are checked if there is a key to trust.
 ///
 /// # Errors
 /// When it cannot be read. What is wrong with it is in the report.
-pub fn verify(store: &Path) -> Result<VerifyReport, VerifyError> {
-    Verifier::new(store, None)?.run()
+pub fn verify(store: &Path, trust: Trust) -> Result<VerifyReport, VerifyError> {
+    Verifier::new(store, trust, None)?.run()
 }
 
 /// Checks the chain that holds a session, which is the store's, and the bodies of its exchanges.
 ///
 /// # Errors
 /// When the store cannot be read or has no such session.
-pub fn verify_session(store: &Path, session: SessionId) -> Result<VerifyReport, VerifyError> {
-    let verifier = Verifier::new(store, Some(session))?;
+pub fn verify_session(
+    store: &Path,
+    trust: Trust,
+    session: SessionId,
+) -> Result<VerifyReport, VerifyError> {
+    let verifier = Verifier::new(store, trust, Some(session))?;
     let known = verifier.store.clone();
     let report = verifier.run()?;
     if report.is_ok() && !has_session(&known, session) {
@@ -123,6 +142,7 @@ fn has_session(store: &Path, session: SessionId) -> bool {
 struct Verifier {
     store: PathBuf,
     session: Option<SessionId>,
+    trust: Trust,
     report: VerifyReport,
     gateway: Option<GatewayId>,
     before: Option<(Previous, PathBuf, u64)>,
@@ -136,7 +156,7 @@ enum Stop {
 }
 
 impl Verifier {
-    fn new(store: &Path, session: Option<SessionId>) -> Result<Self, VerifyError> {
+    fn new(store: &Path, trust: Trust, session: Option<SessionId>) -> Result<Self, VerifyError> {
         if !scan::segments_directory(store).is_dir() {
             return Err(VerifyError::NotAStore { path: store.to_owned() });
         }
@@ -144,7 +164,12 @@ impl Verifier {
         Ok(Self {
             store: store.to_owned(),
             session,
-            report: VerifyReport { live, ..VerifyReport::default() },
+            report: VerifyReport {
+                live,
+                signatures_checked: !trust.is_empty(),
+                ..VerifyReport::default()
+            },
+            trust,
             gateway: None,
             before: None,
             bodies: Bodies::default(),
@@ -170,6 +195,7 @@ impl Verifier {
     fn segment(&mut self, segment: SegmentId, path: &Path, is_last: bool) -> Result<(), Stop> {
         let (mut scan, header) = Scan::open(path).map_err(stop)?;
         self.linked(segment, path, &header)?;
+        let key = header.key;
         let result = self.records(segment, &mut scan, is_last);
         let mark = scan.mark();
         self.report.records += mark.records;
@@ -179,6 +205,7 @@ impl Verifier {
             records: mark.records,
             bytes: mark.offset,
             sealed: scan.is_sealed(),
+            key,
         });
         self.before = Some((Previous { segment, hash: mark.hash }, path.to_owned(), mark.offset));
         result
@@ -221,7 +248,7 @@ impl Verifier {
                 Ok(Some(raw)) => {
                     give_up = None;
                     let at = Position { segment, offset: raw.offset };
-                    if let Err(why) = self.record(at, raw, before) {
+                    if let Err(why) = self.record(at, raw, before, scan.version()) {
                         let file = scan.path().to_owned();
                         return Err(Stop::Bad(FirstBad { file, offset: at.offset, why }));
                     }
@@ -239,17 +266,37 @@ impl Verifier {
         }
     }
 
-    fn record(&mut self, at: Position, raw: RawRecord, before: Mark) -> Result<(), String> {
-        if raw.kind == Kind::SEAL {
-            let json = raw.payload().map_err(|error| chain(&error))?;
-            let seal: Seal = serde_json::from_slice(&json)
-                .map_err(|_| "the seal is not the expected JSON".to_owned())?;
-            let fits = seal.segment == at.segment
-                && (seal.records, seal.bytes, seal.hash)
-                    == (before.records, before.offset, before.hash);
-            return if fits { Ok(()) } else { Err("the seal's totals are wrong".into()) };
+    fn record(
+        &mut self,
+        at: Position,
+        raw: RawRecord,
+        before: Mark,
+        version: u16,
+    ) -> Result<(), String> {
+        self.report.unsigned_records += 1;
+        if raw.is_pruned() {
+            self.report.pruned_records += 1;
+            return Ok(());
         }
-        match raw.decode().map_err(|error| chain(&error))? {
+        match raw.kind {
+            Kind::SEAL => return self.seal(at, &raw, before, version),
+            Kind::CHECKPOINT => return self.checkpoint(at, &raw, before),
+            Kind::KEY => return self.key(&raw),
+            _ => {}
+        }
+        let record = match raw.decode() {
+            Ok(record) => record,
+            Err(DecodePayloadError::Erased) => {
+                self.report.erased_records += 1;
+                return Ok(());
+            }
+            Err(DecodePayloadError::Decryption) => {
+                self.report.locked_records += 1;
+                return Ok(());
+            }
+            Err(error) => return Err(chain(&error)),
+        };
+        match record {
             // What an earlier run left open gets no more bytes.
             Record::GatewayStarted(_) => self.bodies.open.clear(),
             Record::ExchangeOpened(opened)
@@ -263,6 +310,72 @@ impl Verifier {
         }
         Ok(())
     }
+
+    fn seal(&mut self, at: Position, raw: &RawRecord, before: Mark, v: u16) -> Result<(), String> {
+        let payload = raw.payload().map_err(|error| chain(&error))?;
+        let read = format::read_seal(v, &payload).ok_or("the seal is not of the expected form")?;
+        let seal = read.seal;
+        if (seal.segment, seal.records, seal.bytes, seal.hash) != says(at, before) {
+            return Err("the seal's totals are wrong".into());
+        }
+        match (read.signed, seal.key) {
+            (Some((json, signature)), Some(key)) => {
+                self.signature(key, signing::SEAL, &json, &signature)
+            }
+            (None, _) => Ok(()),
+            (Some(_), None) => Err("the seal does not say which key signs it".into()),
+        }
+    }
+
+    fn checkpoint(&mut self, at: Position, raw: &RawRecord, before: Mark) -> Result<(), String> {
+        let payload = raw.payload().map_err(|error| chain(&error))?;
+        let signed = Signed::<Checkpoint>::read(&payload);
+        let signed = signed.ok_or("the checkpoint is not of the expected form")?;
+        let says_so = &signed.statement;
+        let totals = (says_so.segment, says_so.records, says_so.bytes, says_so.hash);
+        if totals != says(at, before) {
+            return Err("the checkpoint's totals are wrong".into());
+        }
+        self.signature(says_so.key, signing::CHECKPOINT, &signed.json, &signed.signature)
+    }
+
+    fn key(&mut self, raw: &RawRecord) -> Result<(), String> {
+        let payload = raw.payload().map_err(|error| chain(&error))?;
+        let endorsement = Endorsement::read(&payload);
+        let endorsement = endorsement.ok_or("the key's endorsement is not of the expected form")?;
+        if self.trust.endorse(&endorsement) {
+            Ok(())
+        } else {
+            let (id, by) = (endorsement.public.id(), endorsement.by);
+            Err(format!("key {by} did not sign the endorsement of key {id}"))
+        }
+    }
+
+    fn signature(
+        &mut self,
+        key: KeyId,
+        domain: &str,
+        statement: &[u8],
+        signature: &Signature,
+    ) -> Result<(), String> {
+        if !self.report.signatures_checked {
+            return Ok(());
+        }
+        let Some(public) = self.trust.key(key) else {
+            return Err(format!("it is signed by key {key}, which is not trusted"));
+        };
+        if !public.verifies(domain, statement, signature) {
+            return Err(format!("the signature is not that of key {key}"));
+        }
+        self.report.signatures += 1;
+        self.report.unsigned_records = 0;
+        Ok(())
+    }
+}
+
+/// What a signed statement that begins at `at` must say of what comes before it.
+const fn says(at: Position, before: Mark) -> (SegmentId, u64, u64, ChainHash) {
+    (at.segment, before.records, before.offset, before.hash)
 }
 
 /// The bodies that are under way.

@@ -14,6 +14,7 @@ use super::{
     queue::{Answer, Entry, Shared, Waiter, Work, chain},
     recorder::AppendError,
     rows::Position,
+    schedule::{Due, Schedule},
     segment::{Maker, Segment},
     sync::Syncer,
 };
@@ -27,6 +28,7 @@ pub(super) struct Writer {
     maker: Maker,
     segment: Segment,
     segment_bytes_max: u64,
+    schedule: Schedule,
     /// Encoded and not yet written, with those who wait, the room to give back, and what the index gets.
     buffer: Vec<u8>,
     written_waiters: Vec<Waiter>,
@@ -42,6 +44,7 @@ impl Writer {
         maker: Maker,
         segment: Segment,
         segment_bytes_max: u64,
+        schedule: Schedule,
     ) -> Self {
         let (sync, index) = (Arc::clone(&shared.sync), Arc::clone(&shared.index));
         sync.begin(Arc::clone(&segment.file), segment.written.offset);
@@ -53,6 +56,7 @@ impl Writer {
             maker,
             segment,
             segment_bytes_max,
+            schedule,
             buffer: Vec::new(),
             written_waiters: Vec::new(),
             durable_waiters: Vec::new(),
@@ -66,8 +70,9 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut batch = Vec::new();
         let closing = loop {
-            let done = match self.shared.take(&mut batch) {
-                Work::Batch => self.write(&mut batch),
+            let done = match self.shared.take(&mut batch, self.schedule.next()) {
+                Work::Batch => self.write(&mut batch).and_then(|()| self.punctual()),
+                Work::Due => self.punctual(),
                 Work::SyncFailed(source) => Err(AppendError::Failed { step: "fdatasync", source }),
                 Work::Stop(closing) => break closing,
             };
@@ -140,8 +145,8 @@ impl Writer {
                     None => {}
                 }
             }
-            Err(too_large) => {
-                let error = AppendError::TooLarge { bytes: too_large.bytes };
+            Err(error) => {
+                let error = AppendError::from(error);
                 tracing::error!(error = %error, "a record was not kept");
                 self.shared.refused(&error);
                 if let Some(waiter) = waiter {
@@ -170,6 +175,8 @@ impl Writer {
         }
         let mark = self.segment.encoder.mark();
         self.segment.written = mark;
+        // First: whoever hears that a record is kept, and asks for its row, finds it. This does not wait.
+        self.index.push(&mut self.items);
         self.sync.wrote(mark.offset, &mut self.durable_waiters);
         for waiter in self.written_waiters.drain(..) {
             waiter.settle(Ok(()));
@@ -180,8 +187,34 @@ impl Writer {
         self.shared.writes.fetch_add(1, Ordering::Relaxed);
         self.shared.at(self.segment.id, mark.offset);
         self.buffer.clear();
-        self.index.push(&mut self.items);
+        self.schedule.wrote();
         if mark.offset >= self.segment_bytes_max { self.rotate() } else { Ok(()) }
+    }
+
+    /// What is to be done at its time: a new segment, or a signature.
+    fn punctual(&mut self) -> Answer {
+        match self.schedule.due() {
+            Some(Due::Rotation) => self.rotate(),
+            Some(Due::Checkpoint) => self.checkpoint(),
+            None => Ok(()),
+        }
+    }
+
+    /// Signs how far the chain goes.
+    fn checkpoint(&mut self) -> Answer {
+        let at = Position { segment: self.segment.id, offset: self.segment.written.offset };
+        self.segment.encoder.checkpoint((self.maker.clock)(), &mut self.buffer);
+        self.push_signed(at, Kind::CHECKPOINT);
+        let done = self.put();
+        self.schedule.signed();
+        done
+    }
+
+    /// Nothing is derived from what is signed, but the index must say that it covers it.
+    fn push_signed(&mut self, at: Position, kind: Kind) {
+        let Mark { hash, offset: end, .. } = self.segment.encoder.mark();
+        let record = Record::Unknown { kind, payload: bytes::Bytes::new() };
+        self.items.push(Item { at, end, hash, record });
     }
 
     fn rotate(&mut self) -> Answer {
@@ -192,18 +225,20 @@ impl Writer {
         Ok(())
     }
 
-    fn begin(&mut self, segment: Segment) {
+    fn begin(&mut self, mut segment: Segment) {
+        segment.encoder.follow(&mut self.segment.encoder);
         self.segment = segment;
+        self.schedule.begun();
         self.sync.begin(Arc::clone(&self.segment.file), self.segment.written.offset);
         self.shared.at(self.segment.id, self.segment.written.offset);
     }
 
     /// Ends the segment; returns when all of it is durable.
     fn seal(&mut self, by: SealedBy) -> Answer {
-        let Segment { id, file, encoder, written, sealed } = &mut self.segment;
+        let at = Position { segment: self.segment.id, offset: self.segment.written.offset };
+        let Segment { file, encoder, written, sealed, .. } = &mut self.segment;
         let from = written.offset;
-        encoder.seal(*id, (self.maker.clock)(), by, 0, &mut self.buffer);
-        let Mark { hash, offset: end, .. } = encoder.mark();
+        encoder.seal((self.maker.clock)(), by, 0, &mut self.buffer);
         file.write_all_at(&self.buffer, from).map_err(|source| AppendError::Failed {
             step: "writing a seal",
             source: Arc::new(source),
@@ -213,10 +248,7 @@ impl Writer {
         self.buffer.clear();
         self.sync.wrote(self.segment.written.offset, &mut self.durable_waiters);
         self.shared.at(self.segment.id, self.segment.written.offset);
-        // Nothing is derived from a seal, but the index must say that it covers it.
-        let at = Position { segment: self.segment.id, offset: from };
-        let record = Record::Unknown { kind: Kind::SEAL, payload: bytes::Bytes::new() };
-        self.items.push(Item { at, end, hash, record });
+        self.push_signed(at, Kind::SEAL);
         self.index.push(&mut self.items);
         self.flush()
     }
@@ -301,9 +333,9 @@ impl Writer {
         if *sealed {
             return file.sync_data().map(|()| written.hash);
         }
-        let mut encoder = Encoder::resume(*written);
+        let mut encoder = Encoder::resume(*id, *written, Arc::clone(&self.maker.key));
         let mut seal = Vec::new();
-        encoder.seal(*id, (self.maker.clock)(), SealedBy::Failure, 0, &mut seal);
+        encoder.seal((self.maker.clock)(), SealedBy::Failure, 0, &mut seal);
         let sealed = file.write_all_at(&seal, written.offset).and_then(|()| file.sync_data());
         if let Err(error) = sealed {
             // A part of a seal must not stay, or the file would end in a torn record.

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use recorder_user::{
     model::{ExchangeId, IncompleteReason, Record, SessionId},
-    store::{Need, Query, Reader, Store, StoreOptions, reindex, verify},
+    store::{Need, Query, Reader, Store, StoreOptions, reindex},
 };
 
 use crate::support::*;

@@ -5,7 +5,7 @@ use std::{
 
 use recorder_user::{
     model::{ExchangeId, Record, SessionId},
-    store::{Need, Reader, Store, StoreOptions, verify},
+    store::{Need, Reader, Store, StoreOptions},
 };
 
 use crate::support::*;

@@ -10,7 +10,7 @@ use std::{
 
 use recorder_user::{
     model::{ExchangeId, Record, SessionId},
-    store::{AppendError, Disk, DiskFile, Need, Recorder, Store, StoreOptions, SystemDisk, verify},
+    store::{AppendError, Disk, DiskFile, Need, Recorder, Store, StoreOptions, SystemDisk},
 };
 
 use crate::support::*;

@@ -10,7 +10,7 @@ use recorder_user::{
     },
     store::{
         AppendError, Need, OpenStoreError, PAYLOAD_BYTES_MAX, Query, Reader, StateWord, Store,
-        StoreOptions, verify, verify_session,
+        StoreOptions, signing::Trust, verify_session,
     },
 };
 
@@ -43,7 +43,7 @@ async fn what_is_appended_is_read_back_in_order() {
     let mut read = records(directory.path());
     assert!(matches!(read.pop(), Some(Record::Unknown { .. })), "the seal");
     assert_eq!(read, written);
-    let report = verify_session(directory.path(), session).expect("readable");
+    let report = verify_session(directory.path(), Trust::default(), session).expect("readable");
     assert!(report.is_ok() && !report.live && report.segments[0].sealed, "{report:?}");
     assert_eq!(report.bodies, 40);
     let (store, recovered) = open(directory.path());
@@ -140,7 +140,8 @@ fn check_modes(path: &Path) {
             check_modes(&entry.expect("readable").path());
         }
     } else {
-        assert_eq!(mode, 0o600, "{}", path.display());
+        let private_key = path.extension().is_some_and(|extension| extension == "key");
+        assert_eq!(mode, if private_key { 0o400 } else { 0o600 }, "{}", path.display());
     }
 }
 

@@ -1,7 +1,7 @@
 //! Records to store, and stores to keep them in.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,7 +14,10 @@ use recorder_user::{
         GatewayStarted, ObjectChange, Principal, Record, RequestHead, RequestInfo, SessionId,
         SessionKey, SessionOpened, Tier, Timestamp, Timing, Verdict,
     },
-    store::{Clock, Reader, Recorder, Recovered, Store, StoreOptions},
+    store::{
+        self, Clock, Reader, Recorder, Recovered, Store, StoreOptions, VerifyError, VerifyReport,
+        signing,
+    },
 };
 
 /// A clock that stands still: segments come out the same.
@@ -25,7 +28,21 @@ pub(crate) fn clock() -> Clock {
 pub(crate) const START: i64 = 1_790_000_000_000_000;
 
 pub(crate) fn options(directory: &Path) -> StoreOptions {
-    StoreOptions { sync_interval: Duration::from_millis(20), ..StoreOptions::new(directory.into()) }
+    StoreOptions {
+        sync_interval: Duration::from_millis(20),
+        // Where the test's directory is removed, they are too.
+        keys: keys(directory),
+        ..StoreOptions::new(directory.into())
+    }
+}
+
+fn keys(directory: &Path) -> PathBuf {
+    directory.join("keys")
+}
+
+/// Checks a store with its own public keys, if they are there.
+pub(crate) fn verify(directory: &Path) -> Result<VerifyReport, VerifyError> {
+    store::verify(directory, signing::trusted(&keys(directory)).expect("good keys"))
 }
 
 pub(crate) fn open(directory: &Path) -> (Store, Recovered) {

@@ -40,7 +40,7 @@ fn is_pressing(shared: &Shared) -> bool {
 /// Takes what is queued and gives its room back, as the writer does.
 fn write(shared: &Shared) -> usize {
     let mut batch = Vec::new();
-    assert!(matches!(shared.take(&mut batch), Work::Batch));
+    assert!(matches!(shared.take(&mut batch, None), Work::Batch));
     for entry in &batch {
         shared.free(entry.room, entry.reserved);
     }

@@ -114,7 +114,7 @@ async fn archive_of_a_gateway(scene: Rc<Scene>) -> Result<()> {
     let cache_text = cache.display().to_string();
     let fetched = run(with(&["archive", "fetch", "--into", &cache_text])).await?;
     let store = fetched[0]["store"].as_str().context("a store")?.to_owned();
-    let report = verify(Path::new(&store))?;
+    let report = verify(Path::new(&store), recorder_user::store::signing::Trust::default())?;
     ensure!(report.is_ok() && report.segments.len() == segments.len(), "{report:?}");
     let rows =
         rig::recorder::Recorder::over(Path::new(&store))?.search(&["--verb", "create"]).await?;

@@ -22,6 +22,7 @@ mod outage;
 mod passthrough;
 mod player;
 mod policies;
+mod reads;
 mod record;
 mod runner;
 mod scene;
@@ -89,6 +90,7 @@ fn all() -> Vec<runner::Scenario> {
         watch::scenarios(),
         ended::scenarios(),
         record::scenarios(),
+        reads::scenarios(),
         player::scenarios(),
         account::scenarios(),
         leaks::scenarios(),

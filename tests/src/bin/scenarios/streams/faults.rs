@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::Cluster;
 use super::visit::{LIMIT, Visit};
+use crate::ended;
 use crate::scene::{Scene, search_until};
 
 /// A stream of each kind that lasts until something ends it.
@@ -42,6 +43,7 @@ impl Streams {
             .await?;
             running.push((kind, process));
         }
+        watched(&visit.gateway).await?;
         Ok(Self { running })
     }
 
@@ -62,6 +64,17 @@ impl Streams {
         }
         Ok(said)
     }
+}
+
+/// kubectl prints the list before it asks for the watch.
+async fn watched(gateway: &Gateway) -> Result<()> {
+    until("the watch is under way", LIMIT, async || {
+        let sessions = ended::listed(gateway).await?;
+        let streams = |session: &Value| session["streams"].as_array().cloned().unwrap_or_default();
+        let watched = sessions.iter().flat_map(streams).any(|stream| stream["verb"] == "watch");
+        Ok(Level::when(watched, || format!("{sessions:?}")))
+    })
+    .await
 }
 
 const TALK: &str = "while true; do echo talk; sleep 0.2; done";

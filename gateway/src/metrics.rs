@@ -43,6 +43,10 @@ pub struct Metrics {
     unaccounted_bytes: IntCounterVec,
     witness: GaugeVec,
     identity: GaugeVec,
+    #[cfg(feature = "archive")]
+    archive: GaugeVec,
+    #[cfg(feature = "archive")]
+    archive_failures: IntCounterVec,
 }
 
 impl Metrics {
@@ -139,6 +143,21 @@ impl Metrics {
                 "decklog_identity_state",
                 "Token verification: cache_hits, cache_misses, cache_entries, key_fetches, key_failures, keys",
                 &["what"],
+            )?,
+            #[cfg(feature = "archive")]
+            archive: float_gauges(
+                &registry,
+                "decklog_archive_state",
+                "The archive: pending_segments, pending_bytes, oldest_pending_seconds, archived_segments, \
+                 archived_bytes, table_files, last_success_timestamp_seconds, alarm (0 or 1)",
+                &["what"],
+            )?,
+            #[cfg(feature = "archive")]
+            archive_failures: counter(
+                &registry,
+                "decklog_archive_failures_total",
+                "Failed attempts to archive, by class",
+                &["class"],
             )?,
             registry,
         })
@@ -276,6 +295,22 @@ impl Metrics {
             ("keys", sum(|issuer| issuer.keys)),
         ] {
             self.identity.with_label_values(&[what]).set(number(value));
+        }
+    }
+
+    /// Sets what the archiver counts; without one these metrics have no values.
+    #[cfg(feature = "archive")]
+    pub fn set_archive(
+        &self,
+        state: &[(&str, u64)],
+        failures: impl Iterator<Item = (&'static str, u64)>,
+    ) {
+        for (what, value) in state {
+            self.archive.with_label_values(&[what]).set(number(*value));
+        }
+        for (class, total) in failures {
+            let counter = self.archive_failures.with_label_values(&[class]);
+            counter.inc_by(total.saturating_sub(counter.get()));
         }
     }
 

@@ -30,6 +30,9 @@ enum Verb {
         /// Keep the directories of scenarios that passed, too.
         #[arg(long)]
         keep: bool,
+        /// Instead: lints and tests of `recorder query`, which costs more to build than all the rest.
+        #[arg(long)]
+        query: bool,
     },
     /// Shows an agent's visit: control plane, issuer, gateway, kubectl, and what the record says of it.
     Demo {
@@ -87,7 +90,8 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Result<()> {
     match verb {
-        Verb::Test { filter, keep } => test(&filter, keep),
+        Verb::Test { query: true, .. } => query(),
+        Verb::Test { filter, keep, .. } => test(&filter, keep),
         Verb::Demo { arguments } => {
             ebpf()?;
             step("build the binaries", cargo(&["build", "--bins"]))?;
@@ -115,11 +119,18 @@ fn run(verb: Verb) -> Result<()> {
 
 fn test(filter: &[String], keep: bool) -> Result<()> {
     ebpf()?;
-    step("build the binaries", cargo(&["build", "--bins", "--examples"]))?;
+    let build = ["build", "--bins", "--examples", "-p", "archive"];
+    let members = ["recorder-user", "gateway", "xtask", "tests"];
+    let mut build = cargo(&build);
+    build.args(members.iter().flat_map(|member| ["-p", member])).args(ARCHIVE);
+    step("build the binaries", build)?;
     if filter.is_empty() {
-        step("unit tests", cargo(&["test", "--workspace", "--quiet"]))?;
+        let mut tests = cargo(&["test", "--workspace", "--exclude", "query", "--quiet"]);
+        tests.args(ARCHIVE);
+        step("unit tests", tests)?;
     }
-    let mut scenarios = cargo(&["run", "--quiet", "--bin", "scenarios", "--"]);
+    let mut scenarios = cargo(&["run", "--quiet"]);
+    scenarios.args(ARCHIVE).args(["--bin", "scenarios", "--"]);
     for part in filter {
         scenarios.args(["--filter", part]);
     }
@@ -129,15 +140,27 @@ fn test(filter: &[String], keep: bool) -> Result<()> {
     step("scenarios", scenarios)
 }
 
+fn query() -> Result<()> {
+    let lints = cargo(&["clippy", "-p", "query", "--all-targets", "--", "-D", "warnings"]);
+    step("lints of the query", lints)?;
+    step("the query's tests", cargo(&["test", "-p", "query"]))
+}
+
+/// Everything but `query`, which costs more to build than all the rest: `test --query` checks it.
 fn check() -> Result<()> {
     step("formatting", cargo(&["fmt", "--all", "--check"]))?;
-    step("lints", cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    let members = ["--workspace", "--exclude", "query"];
+    for features in [&[][..], &ARCHIVE[..]] {
+        let mut lints = cargo(&["clippy", "--all-targets"]);
+        lints.args(members).args(features).args(["--", "-D", "warnings"]);
+        step("lints", lints)?;
+    }
     step(
         "dependencies",
         cargo(&["deny", "--log-level", "error", "check", "bans", "licenses", "sources"]),
     )?;
-    let mut docs =
-        cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
+    let mut docs = cargo(&["doc", "--no-deps", "--document-private-items", "--quiet"]);
+    docs.args(members).args(ARCHIVE);
     docs.env("RUSTDOCFLAGS", "-D warnings");
     step("documentation", docs)
 }
@@ -183,3 +206,6 @@ fn step(what: &str, mut command: Command) -> Result<()> {
     println!("xtask: {what} took {} s", started.elapsed().as_secs());
     Ok(())
 }
+
+/// What tests and releases have and a plain build does not.
+const ARCHIVE: [&str; 2] = ["--features", "gateway/archive,tests/archive"];

@@ -48,6 +48,28 @@ pub(super) struct Encryption {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Archive {
+    pub(super) url: String,
+    pub(super) endpoint: Option<String>,
+    pub(super) region: Option<String>,
+    pub(super) certificate_authority: Option<String>,
+    pub(super) credentials: ArchiveCredentials,
+    pub(super) interval: Option<String>,
+    pub(super) alarm_after: Option<String>,
+    pub(super) timeout: Option<String>,
+    pub(super) part_size: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct ArchiveCredentials {
+    pub(super) access_key_id_file: String,
+    pub(super) secret_access_key_file: String,
+    pub(super) session_token_file: Option<String>,
+}
+
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Policy {
     pub(super) access: String,

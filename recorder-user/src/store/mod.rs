@@ -10,6 +10,7 @@
 //! a record and its acknowledgement. The gateway calls [`Store`] and [`Recorder`]; the command line calls
 //! [`Reader`], [`verify()`] and [`reindex`]. The format is in `docs/format.md`.
 
+pub mod archive;
 mod catalog;
 mod clip;
 mod disk;

@@ -12,6 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin::Accesses,
+    archiving::Archiving,
     identify::Identifier,
     late::LateOutcomes,
     live::LiveStreams,
@@ -89,6 +90,8 @@ pub struct Gateway {
     pub refusals: Refusals,
     /// Reads that policy let pass while the store did not work.
     pub unrecorded: Arc<Unrecorded>,
+    /// Copies the store away, if configured.
+    pub archiving: Archiving,
     /// Where tasks belong.
     pub tasks: TaskTracker,
     /// Fires when the gateway stops: live streams end.

@@ -7,6 +7,7 @@
 
 pub mod accept;
 pub mod admin;
+pub mod archiving;
 pub mod attribute;
 pub mod authorize;
 pub mod body;

@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     accept, admin,
+    archiving::Archiving,
     bounds::{CLOSE_TIMEOUT, DRAIN_TIMEOUT},
     config::{Config, WitnessMode},
     gateway::{Cluster, Gateway, Wiring},
@@ -76,6 +77,7 @@ fn open_store(config: &Config) -> anyhow::Result<(Store, Recovered)> {
         segment_bytes_max: config.store.segment_bytes_max,
         queue_bytes_max: config.store.queue_bytes_max,
         sync_interval: config.store.sync_interval,
+        free_floor_bytes: config.store.free_floor_bytes,
         index: config.store.index,
         segment_age_max: config.store.segment_age_max,
         checkpoint_interval: config.store.checkpoint_interval,
@@ -157,6 +159,7 @@ async fn start(
         .await
         .context("record the start")?;
 
+    let archiving = Archiving::start(config, &tasks, &stop).context("set up the archive")?;
     let identifier = Identifier::start(&config.authentication, &tasks, &stop);
     let sessions =
         Arc::new(Sessions::resume(recovered.open_sessions, config.sessions.idle, recorder.clone()));
@@ -180,6 +183,7 @@ async fn start(
         metrics,
         refusals: Refusals::default(),
         unrecorded: Arc::new(Unrecorded::default()),
+        archiving,
         tasks: tasks.clone(),
         stop: stop.clone(),
     });

@@ -9,15 +9,15 @@ use crate::upgrade::Limits;
 
 use super::{
     Admin, Config, Health, LoadConfigError, PolicyDirectories, ServerTls, Sessions, Store,
-    WitnessMode, authentication,
+    WitnessMode, archive, authentication,
     clusters::{self, Environment, readable},
     problem::Problems,
     raw, units,
 };
 
 /// The keys of the file, for the message about one that is none.
-const KEYS: &str =
-    "listen, tls, health, admin, store, clusters, authentication, policy, witness, sessions";
+const KEYS: &str = "listen, tls, health, admin, store, archive, clusters, authentication, policy, \
+                    witness, sessions";
 
 pub(super) fn config(
     text: &str,
@@ -43,6 +43,7 @@ pub(super) fn config(
     let admin = take("admin").and_then(|value| problems.shape::<raw::Admin>("admin", value));
     let socket = admin.and_then(|admin| admin.socket).map(|socket| directory.join(socket));
     let store = store(take("store"), directory, &mut problems);
+    let archive = archive::validate(take("archive"), directory, &mut problems);
     let clusters = clusters::validate(take("clusters"), directory, environment, &mut problems);
     let authentication = authentication::validate(take("authentication"), directory, &mut problems);
     let policy = policy(take("policy"), directory, &mut problems);
@@ -67,6 +68,7 @@ pub(super) fn config(
                     socket: socket.unwrap_or_else(|| store.directory.join("gateway.sock")),
                 },
                 store,
+                archive,
                 clusters,
                 authentication,
                 policy,
@@ -130,6 +132,10 @@ fn store(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Opt
         Duration::from_millis(1)..=Duration::from_millis(150),
         problems,
     );
+    // Without a bound of its own: who sets it knows the disk. The default follows the disk's size.
+    let floor = raw.free_space_floor.map(|given| {
+        units::size_key("store.freeSpaceFloor", Some(given), 0, 0..=u64::MAX, problems)
+    });
     let index = match raw.index.as_deref().map(str::parse::<IndexBackend>) {
         None => IndexBackend::default(),
         Some(Ok(index)) => index,
@@ -162,6 +168,7 @@ fn store(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Opt
         segment_bytes_max: segment,
         queue_bytes_max: usize::try_from(queue).unwrap_or(usize::MAX),
         sync_interval,
+        free_floor_bytes: floor,
         index,
         // Who reads recordings is part of what an auditor asks.
         record_access: raw.record_access.unwrap_or(true),

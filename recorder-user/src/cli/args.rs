@@ -1,6 +1,6 @@
 //! What may be typed. What it means is in the module of each verb.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -194,6 +194,20 @@ Examples:
         after_help = "The segments are the truth; the index only makes reading fast. No record is touched."
     )]
     Reindex,
+    /// Copy finished segments to an object store, and check the copies: `recorder archive --help`.
+    #[command(disable_help_flag = true)]
+    Archive {
+        /// What `recorder-archive` takes.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Ask in SQL what is in a store and an archive: `recorder query --help`.
+    #[command(disable_help_flag = true)]
+    Query {
+        /// What `recorder-query` takes.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Show what the kernel witness could see in the latest run of the gateway.
     #[command(after_help = "\
 T1 counts bytes by socket in eBPF; T5 asks the kernel by file descriptor (TCP_INFO); Off is no witness.

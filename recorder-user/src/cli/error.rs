@@ -149,6 +149,27 @@ pub enum CliError {
     /// No gateway ever wrote to this store.
     #[error("no start of a gateway is recorded")]
     NoGateway,
+    /// The verb's binary is not installed.
+    #[error("recorder-{verb} is not installed")]
+    NoExtra {
+        /// Which.
+        verb: &'static str,
+    },
+    /// The verb's binary could not be started.
+    #[error("cannot start recorder-{verb}")]
+    Extra {
+        /// Which.
+        verb: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The verb's binary failed, and said why.
+    #[error("recorder-{verb} failed")]
+    ExtraFailed {
+        /// Which.
+        verb: &'static str,
+    },
     /// The output could not be written.
     #[error("cannot write the output")]
     Output(#[from] io::Error),
@@ -243,7 +264,11 @@ impl CliError {
             }
             Self::RawToTerminal => "write to a file with --output, or into a pipe".into(),
             Self::NoGateway => "start one on this store with: gateway serve".into(),
-            Self::Output(_) => return None,
+            Self::NoExtra { verb } => format!(
+                "build it with: cargo build --release -p {verb}, and put it beside recorder or on the PATH"
+            ),
+            Self::Extra { verb, .. } => format!("check that recorder-{verb} may be executed"),
+            Self::ExtraFailed { .. } | Self::Output(_) => return None,
         })
     }
 }

@@ -13,6 +13,7 @@ mod bundle;
 mod error;
 pub mod escape;
 mod export;
+mod extra;
 mod follow;
 mod frame_json;
 mod json;
@@ -81,6 +82,8 @@ pub fn run(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
         Verb::Keys { verb } => keys::run(&Place::named(cli)?.directory, *verb, screen),
         Verb::Accesses(args) => accesses::run(cli, args, Timestamp::now(), screen),
         Verb::Reindex => reindex::run(&Place::named(cli)?.directory, screen),
+        Verb::Archive { arguments } => extra::run(cli, "archive", arguments),
+        Verb::Query { arguments } => extra::run(cli, "query", arguments),
         Verb::Witness => witness::run(&Place::named(cli)?.reader()?, screen),
     }
 }

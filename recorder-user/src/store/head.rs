@@ -12,10 +12,10 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    disk::create_new,
-    format::{Checkpoint, Mark},
+    disk::{Disk, create_new},
+    format::{ChainHash, Checkpoint, HASH_BYTES, Mark},
     queue::chain,
-    scan::{hash_before, segment_path},
+    scan::segment_path,
     signing::{self, Signature, SigningKey, Trust},
 };
 use crate::model::{SegmentId, Timestamp};
@@ -126,13 +126,16 @@ impl HeadFile {
 
     /// At a start: a store that does not come to its head was rolled back. The head of what is lost is kept
     /// under another name, because this run will soon write its own.
-    pub(super) fn compare(&self, store: &Path) {
+    pub(super) fn compare(&self, disk: &dyn Disk, store: &Path) {
         let Ok(head) = Head::read(&self.path) else { return };
         let state = &head.state;
-        let reached = fs::File::open(segment_path(store, state.segment))
-            .and_then(|file| hash_before(&file, state.bytes))
-            .is_ok_and(|hash| hash == state.hash);
-        if reached {
+        let reached = (|| {
+            let mut hash = [0; HASH_BYTES];
+            let at = state.bytes.checked_sub(HASH_BYTES as u64)?;
+            let file = disk.open(&segment_path(store, state.segment)).ok()?;
+            file.read_exact_at(&mut hash, at).ok().map(|()| ChainHash(hash))
+        })();
+        if reached == Some(state.hash) {
             return;
         }
         tracing::error!(

@@ -10,14 +10,15 @@
 //! a record and its acknowledgement. The gateway calls [`Store`] and [`Recorder`]; the command line calls
 //! [`Reader`], [`verify()`] and [`reindex`]. The format is in `docs/format.md`.
 
+pub mod archive;
 mod bundle;
 mod catalog;
 mod clip;
 mod disk;
 pub mod encryption;
+mod floor;
 mod fold;
 mod format;
-mod free_disk;
 mod head;
 mod id_part;
 mod index;
@@ -31,11 +32,13 @@ mod recorder;
 mod records_of;
 mod recovery;
 pub mod rows;
+mod salvage;
 mod scan;
 mod schedule;
 mod segment;
 pub mod signing;
 mod source;
+mod space;
 mod sync;
 mod verify;
 mod writer;
@@ -49,7 +52,7 @@ pub use bundle::{
     export_bundle,
 };
 pub use catalog::{Catalog, CatalogError, ReindexError, ReindexReport, reindex};
-pub use disk::{Disk, DiskFile, SystemDisk};
+pub use disk::{Disk, DiskFile, Space, SystemDisk};
 pub use format::{
     BadHeader, ChainHash, Checkpoint, DecodePayloadError, Header, PAYLOAD_BYTES_MAX, Previous,
     RecordTooLarge, Seal, SealedBy,
@@ -75,7 +78,7 @@ pub use rows::{
 };
 pub use scan::{BadRecord, ScanError};
 pub use source::RowSource;
-pub use sync::SyncHealth;
+pub use sync::{SYNC_BOUNDS, SyncHealth};
 pub use verify::{
     Check, FirstBad, HeadFound, Scope, SegmentReport, VerifyError, VerifyReport, verify,
 };

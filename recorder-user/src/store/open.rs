@@ -14,6 +14,7 @@ use super::{
     Clock,
     disk::{self, Disk, SystemDisk},
     encryption::{EncryptionError, KeySource, Vault},
+    floor::Floor,
     fold::Fold,
     head::HeadFile,
     index::{Feed, Index, IndexBackend},
@@ -53,6 +54,9 @@ pub struct StoreOptions {
     pub queue_bytes_max: usize,
     /// How long what nobody waits for may stay out of stable storage, the flush itself not counted.
     pub sync_interval: Duration,
+    /// Below so many free bytes on the file system nothing new may begin; none for a twentieth of the file
+    /// system and at most 1 GiB.
+    pub free_floor_bytes: Option<u64>,
     /// The database of the index. An index that is in another one is built anew.
     pub index: IndexBackend,
 }
@@ -71,6 +75,7 @@ impl StoreOptions {
             checkpoint_interval: Duration::from_secs(10),
             queue_bytes_max: 64 << 20,
             sync_interval: Duration::from_millis(100),
+            free_floor_bytes: None,
             index: IndexBackend::Sled,
         }
     }
@@ -167,16 +172,23 @@ impl Store {
     ) -> Result<(Self, Recovered), OpenStoreError> {
         let directory = options.directory.clone();
         let io = |source| OpenStoreError::Directory { path: directory.clone(), source };
-        disk::make_directory(&directory).map_err(io)?;
-        disk::make_directory(&segments_directory(&directory)).map_err(io)?;
+        let segments = segments_directory(&directory);
+        disk.make_directory(&segments).map_err(io)?;
         let lock = Lock::take(&directory.join(LOCK_FILE), LOCK_PATIENCE)?;
-        segment::remove_leftovers(&directory).map_err(io)?;
+        let first_start = recovery::is_first_start(&directory);
+        if first_start {
+            disk::sync_path(&*disk, &segments).map_err(io)?;
+        }
+        segment::remove_leftovers(&*disk, &directory).map_err(io)?;
         let key = signing::load_or_create(&options.keys)?;
-        HeadFile::of(&options.keys).compare(&directory);
+        HeadFile::of(&options.keys).compare(&*disk, &directory);
         let vault = options.encryption.as_ref();
         let vault = vault.map(|key| Vault::open_or_create(&options.keys, key)).transpose()?;
-        let found = recovery::recover(&directory, &clock, &key)?;
-        let gateway = recovery::gateway_id(&directory, found.gateway)?;
+        let found = recovery::recover(&*disk, &directory, &clock, &key)?;
+        if found.segments == 0 && !first_start {
+            tracing::warn!(directory = %directory.display(), "the store was used before and has no segments");
+        }
+        let gateway = recovery::gateway_id(&*disk, &directory, found.gateway)?;
         let boot = boot_id();
         let feed = Arc::new(Feed::default());
         let (index, sessions, index_rebuilt) = open_index(&options, boot, &feed);
@@ -190,6 +202,7 @@ impl Store {
             key,
             vault,
             last: found.last.map(|last| last.segment),
+            leftovers: Vec::new(),
         };
         let mut segment = maker.segment(found.last)?;
         let (open_sessions, lost_sessions) =
@@ -232,8 +245,14 @@ impl Store {
     ) -> Result<Self, OpenStoreError> {
         let gateway = maker.gateway;
         let sync = Arc::new(Syncer::new(options.sync_interval, HeadFile::of(&options.keys)));
+        let floor = Arc::new(Floor::new(
+            Arc::clone(&maker.disk),
+            options.directory.clone(),
+            options.free_floor_bytes,
+        ));
         let shared = Arc::new(Shared::new(
             options.directory.clone(),
+            Arc::clone(&floor),
             options.queue_bytes_max,
             segment.id,
             Arc::clone(&sync),
@@ -248,7 +267,7 @@ impl Store {
         if let Some(index) = index {
             store.indexer = Some(spawn("decklog-index", move || feed.run(index))?);
         }
-        store.writers.push(spawn("decklog-sync", move || sync.run(&weak))?);
+        store.writers.push(spawn("decklog-sync", move || sync.run(&weak, &floor))?);
         store.writers.push(spawn("decklog-write", move || writer.run())?);
         Ok(store)
     }

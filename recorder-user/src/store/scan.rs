@@ -204,7 +204,7 @@ impl Scan {
         let file = File::open(path).map_err(io)?;
         let (encryption, cipher) = (OnceLock::new(), OnceLock::new());
         let file = Arc::new(SegmentFile { path: path.to_owned(), file, encryption, cipher });
-        let mark = Mark { hash: ChainHash([0; HASH_BYTES]), offset: 0, records: 0 };
+        let mark = Mark::NONE;
         let (window, window_at) = (Vec::new(), 0);
         let path_buf = path.to_owned();
         let mut scan =
@@ -289,11 +289,7 @@ impl Scan {
         if crc32c::crc32c(&record[8..]) != head.crc {
             return Err(self.bad(BadRecord::Checksum));
         }
-        let hash = if version == 1 || head.flags & flag::PRUNED == 0 {
-            format::link(version, hash, record)
-        } else if let Some(digest) = record[RECORD_HEAD_BYTES..].first_chunk() {
-            format::link_digest(hash, digest)
-        } else {
+        let Some(hash) = format::follow(version, hash, head.flags, record) else {
             return Err(self.bad(BadRecord::Length));
         };
         if hash.0 != stored {

@@ -14,7 +14,7 @@ use recorder_user::{
     },
 };
 
-use crate::{recorder_verify, support::*};
+use crate::{recorder_verify, support::*, verdict::public_keys};
 
 const OURS: &str = "what our session got";
 const THEIRS: &str = "what another session got";

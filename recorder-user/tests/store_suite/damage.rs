@@ -8,7 +8,7 @@ use recorder_user::{
     store::{Need, Reader, Store, StoreOptions},
 };
 
-use crate::support::*;
+use crate::{support::*, verdict::verdict};
 
 /// A closed store of several small segments.
 async fn closed(directory: &Path, segment_bytes_max: u64, exchanges: usize) {

@@ -2,8 +2,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
 
+mod bad_days;
 mod bundle;
-mod crash;
 mod damage;
 mod faults;
 mod index;
@@ -14,3 +14,4 @@ mod live_rows;
 mod recorder_verify;
 mod support;
 mod tamper;
+mod verdict;

@@ -9,7 +9,7 @@ use super::{
     attacker::{KEY, Piece, SEAL, Segment, hex, signed},
     copy, found, signed_store,
 };
-use crate::support::*;
+use crate::{support::*, verdict::verdict};
 
 /// What is done to the record at an index.
 type Change = fn(&mut Segment, usize, &Piece);

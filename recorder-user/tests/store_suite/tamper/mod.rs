@@ -16,7 +16,7 @@ use recorder_user::{
     store::{Check, Head, Need, Store, StoreOptions, VerifyReport, head_file, signing},
 };
 
-use crate::support::*;
+use crate::{support::*, verdict::verdict};
 
 /// Writes to a store that is signed after every batch, and closes it.
 async fn write(directory: &Path, segment_bytes_max: u64, exchanges: usize) {

@@ -7,7 +7,7 @@ use recorder_user::store::{HeadFound, Reader};
 use super::{
     SEGMENT_BYTES, attacker::Segment, copy, copy_all, found, signed_store, with_head, write,
 };
-use crate::support::*;
+use crate::{support::*, verdict::verdict};
 
 #[tokio::test]
 async fn a_file_that_is_cut_anywhere_is_found() {

@@ -97,19 +97,22 @@ Examples:
   recorder search --resource pods/exec --json | jq -r 'select(.status == null) | .exchange'
                                         the execs that go on now")]
     Follow(FollowArgs),
-    /// Write a recorded exec, attach or log as asciicast, text, or its bytes.
+    /// Write a recorded exec, attach or log as asciicast, text, or its bytes; or a session as a bundle.
     #[command(after_help = "\
 asciicast-v2 and -v3 play in asciinema and its web player, with resizes, and in v3 the exit code; stdout and
 stderr are in one stream there, as a terminal would have shown them. text is UTF-8: what a terminal was sent
 is drawn first, and its lines are written. raw is a channel's bytes exactly, and goes to files and pipes only:
 they may hold sequences that a terminal would obey. text and raw have stdout unless --channel says otherwise.
 What the record does not have, or nobody could decode, is said on standard error.
+bundle is a directory with all records of one session that others can check without the rest of the store:
+records of other sessions are in it as digests alone. See its README.txt.
 
 Examples:
   recorder export 77d0 --format asciicast-v3 --output exec.cast    then: asciinema play exec.cast
   recorder export 77d0 --format asciicast-v2 --stdin > exec.cast   with what was typed
   recorder export 77d0 --format raw | sha256sum
-  recorder export 77d0 --format text --channel stderr")]
+  recorder export 77d0 --format text --channel stderr
+  recorder export 3f9a --format bundle --output ./bundle           then: recorder verify ./bundle --key decklog.pub")]
     Export(ExportArgs),
     /// Find exchanges, oldest first.
     #[command(after_help = "\
@@ -125,7 +128,7 @@ Examples:
   recorder search --uid 0b7f2c1e-5a51-4f0e-9b8e-6f1f0c2f8e11
   recorder search --session 3f9a --limit 0 --json")]
     Search(Box<SearchArgs>),
-    /// Check hash chain and signatures of one session or of the whole store.
+    /// Check hash chain and signatures of a store, a bundle, a segment, or one session, exchange or record.
     #[command(after_help = "\
 Detects records that were changed, dropped, reordered or cut, and segments that are missing or spliced in.
 Works offline and on a store that is being written. Exit code 1 names the first bad file and offset.
@@ -133,17 +136,35 @@ Signatures are checked with the public keys beside the store (STORE.keys/signing
 name: then whoever can write to the store's machine cannot pass another record off as this one. Newer keys
 are accepted when an older one that you trust has endorsed them.
 
+A store that was replaced by an older copy of itself is found by its head: how far it came, which the gateway notes
+beside its keys, and which you may keep elsewhere (`recorder head`) and name with --head.
+
 Examples:
   recorder verify
-  recorder verify 3f9a
-  recorder verify /mnt/copy/decklog --key decklog.pub")]
+  recorder verify 3f9a                                              a session or an exchange
+  recorder verify 01a0c4506c007f0e8a3c5b1d9e2f4a60:4711             the record that begins there
+  recorder verify /mnt/copy/decklog --key decklog.pub --head head.json
+  recorder verify ./bundle --key decklog.pub
+  recorder verify segments/01a0c4506c007f0e8a3c5b1d9e2f4a60.seg     one segment, without its neighbours")]
     Verify {
-        /// A session's id, or the path of a store; the whole of --store by default.
+        /// A session, an exchange, SEGMENT:OFFSET, or the path of a store, bundle or segment; all of --store by default.
         target: Option<String>,
         /// Trust this public key (PEM) instead of those beside the store; may be given again.
         #[arg(long, value_name = "FILE")]
         key: Vec<PathBuf>,
+        /// Expect the store to come at least this far, instead of what is noted beside its keys.
+        #[arg(long, value_name = "FILE")]
+        head: Option<PathBuf>,
     },
+    /// Print how far the store came, signed: keep it elsewhere to find out if the store is rolled back.
+    #[command(after_help = "\
+The gateway notes the newest signed state of its store in STORE.keys/head, after it became durable. An older
+copy of the store verifies like the newest; with this it does not.
+
+Examples:
+  recorder head > /mnt/elsewhere/head.json
+  recorder verify --head /mnt/elsewhere/head.json")]
+    Head,
     /// List the keys that sign the store, exchange them, or print a public key.
     #[command(after_help = "\
 The gateway makes its signing key (Ed25519) at its first start, in STORE.keys/signing, readable by its owner
@@ -246,12 +267,12 @@ pub struct AccessesArgs {
 /// What `export` takes.
 #[derive(Args, Debug)]
 pub struct ExportArgs {
-    /// An exchange that was an exec, an attach or a log.
+    /// An exchange that was an exec, an attach or a log; of a bundle a session.
     pub id: String,
     /// As what.
     #[arg(long, value_enum)]
     pub format: FormatWord,
-    /// Write to this file instead of standard output.
+    /// Write to this file instead of standard output; of a bundle the new directory.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Only this channel.
@@ -273,6 +294,8 @@ pub enum FormatWord {
     Text,
     /// Bytes.
     Raw,
+    /// A directory that can be checked by itself.
+    Bundle,
 }
 
 /// The channel's word, as typed.

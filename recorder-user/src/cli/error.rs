@@ -6,7 +6,7 @@ use crate::{
     export::ExportError,
     model::ExchangeId,
     replay::{LoadError, stream::OpenStreamError},
-    store::ExchangeRow,
+    store::{BundleError, ExchangeRow},
 };
 
 /// How a run ended that did not fail.
@@ -103,6 +103,28 @@ pub enum CliError {
     NotAnExchange {
         /// The session.
         id: String,
+    },
+    /// An exchange was named where only a session can be bundled.
+    #[error("{id} is an exchange; a bundle holds a session")]
+    NotASession {
+        /// The exchange.
+        id: String,
+        /// Its session.
+        session: Option<String>,
+    },
+    /// A bundle is a directory, and none was named.
+    #[error("a bundle is a directory, and none was named")]
+    NoOutput,
+    /// A bundle could not be made.
+    #[error("cannot make the bundle")]
+    Bundle(#[source] BundleError),
+    /// The head that was named cannot be used.
+    #[error("{} cannot be used: {why}", path.display())]
+    BadHead {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: String,
     },
     /// A stream could not be opened.
     #[error(transparent)]
@@ -213,6 +235,21 @@ impl CliError {
             Self::NotAnExchange { id } => {
                 format!("list its streams with: recorder search --session {id} --status 101")
             }
+            Self::NotASession { session: Some(session), .. } => {
+                format!("bundle its session with: recorder export {session} --format bundle")
+            }
+            Self::NotASession { session: None, .. } => {
+                "it belongs to no session: nobody was identified".into()
+            }
+            Self::NoOutput => "name a new one with --output DIR".into(),
+            Self::Bundle(BundleError::Exists(_) | BundleError::Io { .. }) => {
+                "name another directory with --output".into()
+            }
+            Self::Bundle(BundleError::Version1(_)) => {
+                "copy the store's directory without its keys".into()
+            }
+            Self::Bundle(_) => "find the damage with: recorder verify".into(),
+            Self::BadHead { .. } => "print one with: recorder head".into(),
             Self::OpenStream(OpenStreamError::NotAnswered) => {
                 "it may still be waiting for the API server; see what is known with: recorder show".into()
             }

@@ -9,6 +9,7 @@
 
 mod accesses;
 mod args;
+mod bundle;
 mod error;
 pub mod escape;
 mod export;
@@ -72,7 +73,12 @@ pub fn run(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
         Verb::Search(args) => with_rows(cli, "search", Socket, screen, |library, screen| {
             search::run(library, args, Timestamp::now(), screen)
         }),
-        Verb::Verify { target, key } => verify::run(cli, target.as_deref(), key, screen),
+        Verb::Verify { target, key, head } => {
+            let asked =
+                verify::Asked { target: target.as_deref(), keys: key, head: head.as_deref() };
+            verify::run(cli, &asked, screen)
+        }
+        Verb::Head => verify::head(&Place::named(cli)?.directory, screen),
         Verb::Keys { verb } => keys::run(&Place::named(cli)?.directory, *verb, screen),
         Verb::Accesses(args) => accesses::run(cli, args, Timestamp::now(), screen),
         Verb::Reindex => reindex::run(&Place::named(cli)?.directory, screen),

@@ -129,8 +129,7 @@ impl Disk for SystemDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let mut options = OpenOptions::new();
-        Ok(Arc::new(options.read(true).write(true).create_new(true).mode(0o600).open(path)?))
+        Ok(Arc::new(create_new(path)?))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -157,6 +156,11 @@ impl Disk for SystemDisk {
 /// Makes a directory on the real disk, and those above it, for its owner alone.
 pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Makes a file on the real disk that did not exist, for its owner alone.
+pub(super) fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// Makes the entries of a directory on the real disk durable.

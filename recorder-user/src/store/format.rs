@@ -192,7 +192,8 @@ pub(super) fn follow(
     flags: u16,
     record: &[u8],
 ) -> Option<ChainHash> {
-    if flags & flag::PRUNED == 0 {
+    // Version 1 has no digests: nothing can be taken out of it.
+    if version == 1 || flags & flag::PRUNED == 0 {
         return Some(link(version, previous, record));
     }
     let digest = record.get(RECORD_HEAD_BYTES..).and_then(<[u8]>::first_chunk)?;

@@ -11,6 +11,7 @@
 //! [`Reader`], [`verify()`] and [`reindex`]. The format is in `docs/format.md`.
 
 pub mod archive;
+mod bundle;
 mod catalog;
 mod clip;
 mod disk;
@@ -18,6 +19,7 @@ pub mod encryption;
 mod floor;
 mod fold;
 mod format;
+mod head;
 mod id_part;
 mod index;
 mod live_rows;
@@ -45,12 +47,17 @@ use std::sync::Arc;
 
 use crate::model::Timestamp;
 
+pub use bundle::{
+    BundleError, BundleOf, BundledSegment, KEYS_DIRECTORY, Manifest as BundleManifest,
+    export_bundle,
+};
 pub use catalog::{Catalog, CatalogError, ReindexError, ReindexReport, reindex};
 pub use disk::{Disk, DiskFile, Space, SystemDisk};
 pub use format::{
     BadHeader, ChainHash, Checkpoint, DecodePayloadError, Header, PAYLOAD_BYTES_MAX, Previous,
     RecordTooLarge, Seal, SealedBy,
 };
+pub use head::{Head, ReadHeadError, head_file};
 pub use id_part::{ID_PART_CHARS_MIN, IdPart, MATCHING_IDS_MAX, MatchingIds, ParseIdPartError};
 pub use index::{
     IndexBackend, IndexError, IndexHealth, ParseIndexBackendError, VERSION as ROWS_VERSION,
@@ -72,7 +79,9 @@ pub use rows::{
 pub use scan::{BadRecord, ScanError};
 pub use source::RowSource;
 pub use sync::{SYNC_BOUNDS, SyncHealth};
-pub use verify::{FirstBad, SegmentReport, VerifyError, VerifyReport, verify, verify_session};
+pub use verify::{
+    Check, FirstBad, HeadFound, Scope, SegmentReport, VerifyError, VerifyReport, verify,
+};
 
 /// The wall clock, given by the caller so that tests can set it.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;

@@ -16,6 +16,7 @@ use super::{
     encryption::{EncryptionError, KeySource, Vault},
     floor::Floor,
     fold::Fold,
+    head::HeadFile,
     index::{Feed, Index, IndexBackend},
     live_rows::LiveRows,
     lock::{Lock, LockError},
@@ -180,6 +181,7 @@ impl Store {
         }
         segment::remove_leftovers(&*disk, &directory).map_err(io)?;
         let key = signing::load_or_create(&options.keys)?;
+        HeadFile::of(&options.keys).compare(&*disk, &directory);
         let vault = options.encryption.as_ref();
         let vault = vault.map(|key| Vault::open_or_create(&options.keys, key)).transpose()?;
         let found = recovery::recover(&*disk, &directory, &clock, &key)?;
@@ -242,7 +244,7 @@ impl Store {
         lock: Lock,
     ) -> Result<Self, OpenStoreError> {
         let gateway = maker.gateway;
-        let sync = Arc::new(Syncer::new(options.sync_interval));
+        let sync = Arc::new(Syncer::new(options.sync_interval, HeadFile::of(&options.keys)));
         let floor = Arc::new(Floor::new(
             Arc::clone(&maker.disk),
             options.directory.clone(),

@@ -334,6 +334,8 @@ impl Iterator for Records {
                 }
             };
             let failed = match scan.next() {
+                // What was taken out is no damage: `verify` says whether it was to be.
+                Ok(Some(raw)) if raw.is_pruned() => continue,
                 Ok(Some(raw)) if self.only.is_some_and(|only| only != raw.kind) => continue,
                 Ok(Some(raw)) => {
                     let position = Position { segment, offset: raw.offset };

@@ -94,7 +94,7 @@ pub(super) struct RawRecord {
     /// The offset after it.
     pub(super) end: u64,
     pub(super) kind: Kind,
-    flags: u16,
+    pub(super) flags: u16,
     payload: Bytes,
     pub(super) hash: ChainHash,
     file: Arc<SegmentFile>,
@@ -113,6 +113,24 @@ impl RawRecord {
     /// Whether the record was deleted and only its digest is left.
     pub(super) const fn is_pruned(&self) -> bool {
         self.flags & flag::PRUNED != 0
+    }
+
+    /// Whether there is a digest and nothing else.
+    pub(super) fn is_stub(&self) -> bool {
+        self.is_pruned()
+            && self.payload.get(HASH_BYTES..).is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
+    }
+
+    /// The offset of the record that this one builds on; none where it is encrypted.
+    pub(super) fn base(&self) -> Option<u64> {
+        let is_told = self.flags & (flag::BASE | flag::ENCRYPTED) == flag::BASE;
+        let offset = self.payload.first_chunk().filter(|_| is_told);
+        offset.map(|offset| u64::from_le_bytes(*offset))
+    }
+
+    /// How long the payload is, as stored.
+    pub(super) const fn payload_bytes(&self) -> usize {
+        self.payload.len()
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     disk::DiskFile,
     floor::Floor,
     format::Mark,
+    head::{Head, HeadFile},
     queue::{Shared, Waiter, lock},
     recorder::AppendError,
 };
@@ -70,6 +71,8 @@ struct State {
     /// Someone waits for everything written so far.
     flush: bool,
     failed: Option<Arc<io::Error>>,
+    /// The newest signed state, until it is durable and noted.
+    head: Option<Head>,
     stop: bool,
     idle: bool,
     running: bool,
@@ -83,10 +86,11 @@ pub(super) struct Syncer {
     done: Condvar,
     interval: Duration,
     failed: AtomicBool,
+    head: HeadFile,
 }
 
 impl Syncer {
-    pub(super) fn new(interval: Duration) -> Self {
+    pub(super) fn new(interval: Duration, head: HeadFile) -> Self {
         let state = State {
             file: None,
             written: Mark::NONE,
@@ -95,6 +99,7 @@ impl Syncer {
             dirty: None,
             flush: false,
             failed: None,
+            head: None,
             stop: false,
             idle: false,
             running: false,
@@ -106,6 +111,7 @@ impl Syncer {
             done: Condvar::new(),
             interval: interval.min(INTERVAL_MAX),
             failed: AtomicBool::new(false),
+            head,
         }
     }
 
@@ -114,8 +120,13 @@ impl Syncer {
         let mut state = lock(&self.state);
         state.file = Some(file);
         (state.written, state.durable) = (mark, mark);
-        (state.dirty, state.failed) = (None, None);
+        (state.dirty, state.failed, state.head) = (None, None, None);
         self.failed.store(false, Ordering::Release);
+    }
+
+    /// The file will be signed up to here: to be noted outside the store once that is durable.
+    pub(super) fn announce(&self, head: Head) {
+        lock(&self.state).head = Some(head);
     }
 
     /// The file is written up to here; the waiters wait until that is durable.
@@ -161,7 +172,7 @@ impl Syncer {
             state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.file = None;
-        state.dirty = None;
+        (state.dirty, state.head) = (None, None);
         (state.durable, std::mem::take(&mut state.waiters))
     }
 
@@ -225,10 +236,14 @@ impl Syncer {
             Ok(target) => {
                 state.durable = target;
                 state.running = false;
+                let head = state.head.take_if(|head| head.state.bytes <= target.offset);
                 drop(state);
                 self.done.notify_all();
                 for waiter in waiters {
                     waiter.settle(Ok(()));
+                }
+                if let Some(head) = head {
+                    self.head.keep(&head);
                 }
             }
             Err(source) => {

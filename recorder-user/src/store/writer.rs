@@ -208,6 +208,7 @@ impl Writer {
         let at = Position { segment: self.segment.id, offset: self.segment.written.offset };
         self.segment.encoder.checkpoint((self.maker.clock)(), &mut self.buffer);
         self.push_signed(at, Kind::CHECKPOINT);
+        self.sync.announce(self.segment.encoder.head((self.maker.clock)()));
         let done = self.put();
         self.schedule.signed();
         done
@@ -249,6 +250,7 @@ impl Writer {
         *written = encoder.mark();
         *sealed = true;
         self.buffer.clear();
+        self.sync.announce(self.segment.encoder.head((self.maker.clock)()));
         self.sync.wrote(self.segment.written, &mut self.durable_waiters);
         self.shared.at(self.segment.id, self.segment.written.offset);
         self.push_signed(at, Kind::SEAL);

@@ -40,9 +40,9 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Measures the gateway beside direct access and beside Envoy.
+    /// Measures the gateway beside direct access and beside Envoy; `bench store` durable appends beside other logs.
     Bench {
-        /// Passed on; see `cargo xtask bench -- --help`.
+        /// Passed on; see `cargo xtask bench -- --help` and `bench store --help`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -96,6 +96,19 @@ fn run(verb: Verb) -> Result<()> {
             ebpf()?;
             step("build the binaries", cargo(&["build", "--bins"]))?;
             step("demo", with(cargo(&["run", "--quiet", "--bin", "demo", "--"]), &arguments))
+        }
+        Verb::Bench { arguments } if arguments.first().is_some_and(|first| first == "store") => {
+            let example = [
+                "run",
+                "--release",
+                "--quiet",
+                "-p",
+                "recorder-user",
+                "--example",
+                "store_cost",
+                "--",
+            ];
+            step("bench store", with(cargo(&example), &arguments[1..]))
         }
         Verb::Bench { arguments } => {
             ebpf()?;

@@ -31,7 +31,7 @@ pub(crate) fn verdict(directory: &Path) -> Option<(PathBuf, u64)> {
         Err(second) if is_inside => assert!((second.file, second.offset) >= place, "{}", bad.why),
         Ok(_) if is_inside => {}
         Err(second) => {
-            assert_eq!((second.file, second.offset), place, "{}: {}", bad.why, second.why)
+            assert_eq!((second.file, second.offset), place, "{}: {}", bad.why, second.why);
         }
         Ok(_) => panic!("the second verifier finds nothing: {}", bad.why),
     }

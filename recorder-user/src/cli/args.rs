@@ -189,6 +189,19 @@ Examples:
   recorder accesses --since 1d
   recorder accesses --json | jq 'select(.by.user == \"root\")'")]
     Accesses(AccessesArgs),
+    /// Make one session of an encrypted store unreadable for good. The gateway must not be running.
+    #[command(after_help = "\
+Destroys the session's key in STORE.keys/sessions: what was recorded of it cannot be read again, in no copy of the
+segments, and the chain still verifies. Who erased it is on record before (recorder accesses). The index is built
+anew without it. Copies of STORE.keys elsewhere must be destroyed too. Run it as the gateway's user.
+
+Examples:
+  recorder erase 3f9a
+  recorder verify                       says how many records are of erased sessions")]
+    Erase {
+        /// The session.
+        session: String,
+    },
     /// Delete the index and build it again from the segments. The gateway must not be running.
     #[command(
         after_help = "The segments are the truth; the index only makes reading fast. No record is touched."

@@ -10,6 +10,7 @@
 mod accesses;
 mod args;
 mod bundle;
+mod erase;
 mod error;
 pub mod escape;
 mod export;
@@ -81,6 +82,7 @@ pub fn run(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
         Verb::Head => verify::head(&Place::named(cli)?.directory, screen),
         Verb::Keys { verb } => keys::run(&Place::named(cli)?.directory, *verb, screen),
         Verb::Accesses(args) => accesses::run(cli, args, Timestamp::now(), screen),
+        Verb::Erase { session } => erase::run(cli, session, screen),
         Verb::Reindex => reindex::run(&Place::named(cli)?.directory, screen),
         Verb::Archive { arguments } => extra::run(cli, "archive", arguments),
         Verb::Query { arguments } => extra::run(cli, "query", arguments),

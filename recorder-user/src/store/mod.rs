@@ -16,6 +16,7 @@ mod catalog;
 mod clip;
 mod disk;
 pub mod encryption;
+mod erasure;
 mod floor;
 mod fold;
 mod format;
@@ -53,6 +54,7 @@ pub use bundle::{
 };
 pub use catalog::{Catalog, CatalogError, ReindexError, ReindexReport, reindex};
 pub use disk::{Disk, DiskFile, Space, SystemDisk};
+pub use erasure::{EraseError, erase_session};
 pub use format::{
     BadHeader, ChainHash, Checkpoint, DecodePayloadError, Header, PAYLOAD_BYTES_MAX, Previous,
     RecordTooLarge, Seal, SealedBy,

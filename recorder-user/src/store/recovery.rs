@@ -148,11 +148,12 @@ fn seal_last(
 ) -> Result<End, RecoverError> {
     let mut by = SealedBy::Recovery;
     let first = scan.mark();
-    let mut last;
+    let mut last = first;
     loop {
-        last = scan.mark();
+        let before = scan.mark();
         match scan.next() {
             Ok(Some(record)) if scan.is_sealed() => {
+                last = before;
                 let seal = record.payload().ok();
                 let seal = seal.and_then(|payload| format::read_seal(scan.version(), &payload));
                 by = seal.map_or(by, |read| read.seal.by);
@@ -169,7 +170,7 @@ fn seal_last(
     let path = scan.path();
     let file = open(disk, path)?;
     // Before an orderly end everything but the seal was flushed.
-    let from = if scan.is_sealed() && by == SealedBy::Close { last } else { first };
+    let from = if by == SealedBy::Close { last } else { first };
     let again = salvage::rewrite(&*file, scan.version(), from, scan.mark().offset);
     let again = again.and_then(|end| {
         let changed = || io::Error::other("it changed while it was read");

@@ -99,6 +99,10 @@ id! {
     BootId
 }
 id! {
+    /// One legal hold.
+    HoldId
+}
+id! {
     /// One segment file.
     SegmentId
 }

@@ -6,6 +6,7 @@
 mod account;
 mod effect;
 mod exchange;
+mod hold;
 mod id;
 mod record;
 mod request;
@@ -22,7 +23,8 @@ pub use exchange::{
     BodyFacts, Command, Ending, ExchangeOpened, ExchangeSettled, Refusal, Removed, RequestEnded,
     ResponseStarted, Timing, Withheld,
 };
-pub use id::{BootId, ExchangeId, GatewayId, ParseIdError, SegmentId, SessionId};
+pub use hold::{HoldChanged, HoldOn, HoldReleased};
+pub use id::{BootId, ExchangeId, GatewayId, HoldId, ParseIdError, SegmentId, SessionId};
 pub(crate) use record::CHUNK_HEADER_BYTES;
 pub use record::{
     Chunk, ConnectionClosed, DecodeRecordError, Direction, GatewayStarted, GatewayStopped, Kind,

@@ -70,7 +70,10 @@ impl Fold {
             }
             Record::ExchangeSettled(settled) => self.exchange_settled(rows, at, settled),
             Record::ConnectionClosed(closed) => connection_closed(rows, closed),
-            Record::GatewayStopped(_) | Record::UnrecordedSpan(_) | Record::Unknown { .. } => {}
+            Record::GatewayStopped(_)
+            | Record::UnrecordedSpan(_)
+            | Record::HoldChanged(_)
+            | Record::Unknown { .. } => {}
         }
     }
 

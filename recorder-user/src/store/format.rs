@@ -5,6 +5,7 @@ mod encoder;
 mod header;
 mod payload;
 mod signed;
+mod tombstone;
 
 use std::fmt;
 
@@ -18,6 +19,7 @@ pub(super) use header::{PREAMBLE_BYTES, decode_header, header_bytes};
 pub(super) use payload::{Stored, decode, expand};
 pub use signed::{Checkpoint, Seal, SealedBy};
 pub(super) use signed::{Signed, read_seal};
+pub use tombstone::{DeletedRecords, DeletedSegments, DeletionCause, Tombstone};
 
 /// The first bytes of every segment.
 pub(super) const MAGIC: [u8; 8] = *b"DECKLOG\0";

@@ -25,6 +25,7 @@ mod reader;
 mod recorder;
 mod records_of;
 mod recovery;
+mod retention;
 pub mod rows;
 mod scan;
 mod schedule;
@@ -41,8 +42,9 @@ use crate::model::Timestamp;
 pub use catalog::{Catalog, CatalogError, ReindexError, ReindexReport, reindex};
 pub use disk::{Disk, DiskFile, SystemDisk};
 pub use format::{
-    BadHeader, ChainHash, Checkpoint, DecodePayloadError, Header, PAYLOAD_BYTES_MAX, Previous,
-    RecordTooLarge, Seal, SealedBy,
+    BadHeader, ChainHash, Checkpoint, DecodePayloadError, DeletedRecords, DeletedSegments,
+    DeletionCause, Header, PAYLOAD_BYTES_MAX, Previous,
+    RecordTooLarge, Seal, SealedBy, Tombstone,
 };
 pub use index::{IndexError, IndexHealth};
 pub use lock::LockError;
@@ -54,6 +56,10 @@ pub use reader::{
 pub use recorder::{Ack, AppendError, Need, RESERVE_BYTES, Recorder, StoreHealth};
 pub use records_of::{RecordsOf, RunEnd};
 pub use recovery::{RecoverError, TornTail};
+pub use retention::{
+    FinishError, HeldBack, MayGo, PruneError, PruneOrder, PruneReport, Retention, RetentionHealth,
+    RetentionRules, Untouched, holds, preview,
+};
 pub use rows::{
     AccountRow, EffectCounts, ExchangeRow, ParseStatusFilterError, Position, PrincipalRow, Query,
     RefusalRow, SessionKind, SessionView, StateWord, StatusFilter,

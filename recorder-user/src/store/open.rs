@@ -21,6 +21,7 @@ use super::{
     reader::Reader,
     recorder::{AppendError, Recorder},
     recovery::{self, RecoverError, TornTail},
+    retention::{self, FinishError, MayGo, Retention},
     rows::SessionView,
     scan::segments_directory,
     schedule::Schedule,
@@ -87,6 +88,9 @@ pub enum OpenStoreError {
     /// The segments could not be put in order.
     #[error("recover the store")]
     Recover(#[from] RecoverError),
+    /// A deletion that was interrupted could not be finished.
+    #[error("finish a deletion")]
+    Finish(#[from] FinishError),
     /// No new segment could be made.
     #[error("begin a segment")]
     Segment(#[from] AppendError),
@@ -129,6 +133,9 @@ pub struct Recovered {
 pub struct Store {
     shared: Arc<Shared>,
     gateway: GatewayId,
+    directory: PathBuf,
+    keys: PathBuf,
+    clock: Clock,
     writers: Vec<JoinHandle<()>>,
     indexer: Option<JoinHandle<()>>,
     _lock: Lock,
@@ -160,6 +167,8 @@ impl Store {
         segment::remove_leftovers(&directory).map_err(io)?;
         let key = signing::load_or_create(&options.keys)?;
         let found = recovery::recover(&directory, &clock, &key)?;
+        // After recovery: what a tombstone says counts only where the tombstone is durable.
+        retention::finish(&directory, &signing::trusted(&options.keys)?)?;
         let gateway = recovery::gateway_id(&directory, found.gateway)?;
         let boot = boot_id();
         let feed = Arc::new(Feed::default());
@@ -214,6 +223,8 @@ impl Store {
         lock: Lock,
     ) -> Result<Self, OpenStoreError> {
         let gateway = maker.gateway;
+        let (directory, keys) = (options.directory.clone(), options.keys.clone());
+        let clock = Arc::clone(&maker.clock);
         let sync = Arc::new(Syncer::new(options.sync_interval));
         let shared = Arc::new(Shared::new(
             options.directory.clone(),
@@ -227,7 +238,16 @@ impl Store {
         let writer = Writer::new(Arc::clone(&shared), maker, segment, bytes_max, schedule);
         let weak = Arc::downgrade(&shared);
         // Dropped on an early return, which stops what was started.
-        let mut store = Self { shared, gateway, writers: Vec::new(), indexer: None, _lock: lock };
+        let mut store = Self {
+            shared,
+            gateway,
+            directory,
+            keys,
+            clock,
+            writers: Vec::new(),
+            indexer: None,
+            _lock: lock,
+        };
         if let Some(index) = index {
             store.indexer = Some(spawn("decklog-index", move || feed.run(index))?);
         }
@@ -240,6 +260,15 @@ impl Store {
     #[must_use]
     pub fn recorder(&self) -> Recorder {
         Recorder::new(Arc::clone(&self.shared))
+    }
+
+    /// What deletes, and keeps legal holds. Where there is an archive, `may_go` says which segments are in it. There
+    /// must be one of these at a time, and it must not be used after the store is closed.
+    #[must_use]
+    pub fn retention(&self, may_go: Option<MayGo>) -> Retention {
+        let (directory, keys) = (self.directory.clone(), self.keys.clone());
+        let (shared, clock) = (Arc::clone(&self.shared), Arc::clone(&self.clock));
+        Retention::new(directory, keys, shared, clock, may_go)
     }
 
     /// The gateway that this store belongs to: made once, kept in the directory.

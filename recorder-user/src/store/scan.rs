@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -76,6 +76,11 @@ pub enum ScanError {
 }
 
 impl ScanError {
+    /// Whether there is no such file: it was deleted meanwhile.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Whether the file merely ends too early: on a live segment more may follow.
     pub(super) const fn is_incomplete(&self) -> bool {
         matches!(self, Self::Record { source: BadRecord::Incomplete { .. }, .. })
@@ -103,6 +108,23 @@ impl RawRecord {
     /// The payload as the writer gave it.
     pub(super) fn payload(&self) -> Result<Bytes, DecodePayloadError> {
         format::expand(&*self.file, (self.offset, self.kind, self.flags), self.payload.clone())
+    }
+
+    /// How long the payload is as stored.
+    pub(super) fn stored_bytes(&self) -> usize {
+        self.payload.len()
+    }
+
+    /// The offset of the record that this one builds on.
+    pub(super) fn base(&self) -> Option<u64> {
+        let builds = self.flags & flag::BASE != 0 && !self.is_pruned();
+        let base = self.payload.first_chunk().filter(|_| builds)?;
+        Some(u64::from_le_bytes(*base))
+    }
+
+    /// The digest that stands in the place of a deleted record.
+    pub(super) fn digest_left(&self) -> Option<[u8; HASH_BYTES]> {
+        self.payload.first_chunk().copied().filter(|_| self.is_pruned())
     }
 
     /// Whether the record was deleted and only its digest is left.
@@ -193,6 +215,12 @@ impl Scan {
     /// How long the file is now.
     pub(super) fn file_bytes(&self) -> Result<u64, ScanError> {
         self.file.metadata().map(|metadata| metadata.len()).map_err(|source| self.io(source))
+    }
+
+    /// How much of the disk the file takes: less than its length where it has holes.
+    pub(super) fn disk_bytes(&self) -> Result<u64, ScanError> {
+        let metadata = self.file.metadata().map_err(|source| self.io(source))?;
+        Ok(metadata.blocks().saturating_mul(512))
     }
 
     /// The next record, or none at the end of the file. After an error the same record is tried again.

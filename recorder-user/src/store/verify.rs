@@ -1,7 +1,7 @@
 //! Checks a store without trusting it: every byte of every segment, the links between them, the bodies.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -10,10 +10,14 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    format::{self, ChainHash, Checkpoint, Header, Mark, Previous, Signed},
+    format::{
+        self, ChainHash, Checkpoint, DeletedRecords, DeletedSegments, Header, Mark, Previous, Signed,
+        Tombstone,
+    },
     lock,
     open::LOCK_FILE,
     queue::chain,
+    retention::{self, Gone, Missed},
     rows::Position,
     scan::{self, RawRecord, Scan, ScanError},
     signing::{self, Endorsement, KeyId, Signature, Trust},
@@ -84,8 +88,14 @@ pub struct VerifyReport {
     pub signatures: u64,
     /// Good records after the last good signature: whoever can write the store could have put others there.
     pub unsigned_records: u64,
-    /// Records of which only the digest is left.
+    /// Records of which only the digest is left, as tombstones say.
     pub pruned_records: u64,
+    /// Runs of segments that are gone, as tombstones say.
+    pub deleted_segments: Vec<DeletedSegments>,
+    /// What tombstones say of the deleted records, by segment.
+    pub deleted_records: Vec<DeletedRecords>,
+    /// Bodies that could not be compared, since some of it was deleted.
+    pub partial_bodies: u64,
     /// Bodies whose stored bytes were compared with the hash in their outcome.
     pub bodies: u64,
     /// Whether a gateway was writing meanwhile.
@@ -107,7 +117,7 @@ impl VerifyReport {
 /// # Errors
 /// When it cannot be read. What is wrong with it is in the report.
 pub fn verify(store: &Path, trust: Trust) -> Result<VerifyReport, VerifyError> {
-    Verifier::new(store, trust, None)?.run()
+    check(store, &trust, None)
 }
 
 /// Checks the chain that holds a session, which is the store's, and the bodies of its exchanges.
@@ -119,13 +129,30 @@ pub fn verify_session(
     trust: Trust,
     session: SessionId,
 ) -> Result<VerifyReport, VerifyError> {
-    let verifier = Verifier::new(store, trust, Some(session))?;
-    let known = verifier.store.clone();
-    let report = verifier.run()?;
-    if report.is_ok() && !has_session(&known, session) {
+    let report = check(store, &trust, Some(session))?;
+    if report.is_ok() && !has_session(store, session) {
         return Err(VerifyError::NoSession(session));
     }
     Ok(report)
+}
+
+/// A gateway may delete while its store is checked: what is missing then, was said so after the tombstones were
+/// read.
+fn check(
+    store: &Path,
+    trust: &Trust,
+    session: Option<SessionId>,
+) -> Result<VerifyReport, VerifyError> {
+    let mut tombstones = None;
+    loop {
+        let verifier = Verifier::new(store, trust.clone(), session)?;
+        let known = verifier.gone.tombstones.len();
+        let report = verifier.run();
+        let sound = report.as_ref().is_ok_and(|report| report.is_ok() || !report.live);
+        if sound || tombstones.replace(known) == Some(known) {
+            return report;
+        }
+    }
 }
 
 fn has_session(store: &Path, session: SessionId) -> bool {
@@ -142,6 +169,10 @@ struct Verifier {
     report: VerifyReport,
     gateway: Option<GatewayId>,
     before: Option<(Previous, PathBuf, u64)>,
+    gone: Gone,
+    /// What is missing in the segment that is read, and where the first of it is.
+    missed: Missed,
+    first_missed: Option<u64>,
     bodies: Bodies,
 }
 
@@ -165,9 +196,12 @@ impl Verifier {
                 signatures_checked: !trust.is_empty(),
                 ..VerifyReport::default()
             },
+            gone: Gone::read(store, &trust)?,
             trust,
             gateway: None,
             before: None,
+            missed: Missed::default(),
+            first_missed: None,
             bodies: Bodies::default(),
         })
     }
@@ -184,7 +218,8 @@ impl Verifier {
                 Err(Stop::Error(error)) => return Err(error),
             }
         }
-        self.report.bodies = self.bodies.checked;
+        (self.report.bodies, self.report.partial_bodies) =
+            (self.bodies.checked, self.bodies.partial);
         Ok(self.report)
     }
 
@@ -193,6 +228,7 @@ impl Verifier {
         self.linked(segment, path, &header)?;
         let key = header.key;
         let result = self.records(segment, &mut scan, is_last);
+        let result = result.and_then(|()| self.deleted_records(segment, path));
         let mark = scan.mark();
         self.report.records += mark.records;
         self.report.segments.push(SegmentReport {
@@ -216,23 +252,43 @@ impl Verifier {
         if *self.gateway.get_or_insert(header.gateway) != header.gateway {
             return bad(format!("it was written by another gateway, {}", header.gateway));
         }
-        match (&self.before, &header.previous) {
-            (None, None) => Ok(()),
-            (None, Some(previous)) => {
-                bad(format!("the segment before it, {}, is missing", previous.segment))
-            }
-            (Some((before, _, _)), None) => {
-                bad(format!("it says it is the first, but {} comes before it", before.segment))
-            }
-            (Some((before, _, _)), Some(previous)) if before.segment != previous.segment => {
-                bad(format!("the segment before it, {}, is missing", previous.segment))
-            }
-            (Some((before, file, offset)), Some(previous)) if before.hash != previous.hash => {
-                let why = format!("it does not end as segment {segment} says that it does");
-                Err(Stop::Bad(FirstBad { file: file.clone(), offset: *offset, why }))
-            }
-            _ => Ok(()),
+        let before = self.before.as_ref().map(|(before, ..)| *before);
+        let Some(previous) = header.previous else {
+            return match before {
+                None => Ok(()),
+                Some(before) => bad(format!(
+                    "it says it is the first, but {} comes before it",
+                    before.segment
+                )),
+            };
+        };
+        if let Some((before, file, offset)) = &self.before
+            && before.segment == previous.segment
+            && before.hash != previous.hash
+        {
+            let why = format!("it does not end as segment {segment} says that it does");
+            return Err(Stop::Bad(FirstBad { file: file.clone(), offset: *offset, why }));
         }
+        let Some(deleted) = self.gone.bridge(previous, before) else {
+            return bad(format!("the segment before it, {}, is missing", previous.segment));
+        };
+        self.bodies.holes += deleted.len() as u64;
+        self.report.deleted_segments.extend(deleted);
+        Ok(())
+    }
+
+    /// Whether a tombstone says exactly what is missing in a segment.
+    fn deleted_records(&mut self, segment: SegmentId, path: &Path) -> Result<(), Stop> {
+        let missed = std::mem::take(&mut self.missed);
+        let first = self.first_missed.take();
+        let (Some(missing), Some(offset)) = (missed.sum(), first) else { return Ok(()) };
+        let Some(said) = self.gone.says(segment, missing) else {
+            let why = "records were deleted, and no tombstone says just that".into();
+            return Err(Stop::Bad(FirstBad { file: path.to_owned(), offset, why }));
+        };
+        self.report.pruned_records += missing.count;
+        self.report.deleted_records.push(said.clone());
+        Ok(())
     }
 
     fn records(&mut self, segment: SegmentId, scan: &mut Scan, is_last: bool) -> Result<(), Stop> {
@@ -270,11 +326,14 @@ impl Verifier {
         version: u16,
     ) -> Result<(), String> {
         self.report.unsigned_records += 1;
-        if raw.is_pruned() {
-            self.report.pruned_records += 1;
+        if let Some(digest) = raw.digest_left() {
+            self.first_missed.get_or_insert(at.offset);
+            self.missed.add(&digest, raw.stored_bytes());
+            self.bodies.holes += 1;
             return Ok(());
         }
         match raw.kind {
+            Kind::TOMBSTONE => return self.tombstone(&raw),
             Kind::SEAL => return self.seal(at, &raw, before, version),
             Kind::CHECKPOINT => return self.checkpoint(at, &raw, before),
             Kind::KEY => return self.key(&raw),
@@ -282,11 +341,10 @@ impl Verifier {
         }
         match raw.decode().map_err(|error| chain(&error))? {
             // What an earlier run left open gets no more bytes.
-            Record::GatewayStarted(_) => self.bodies.open.clear(),
-            Record::ExchangeOpened(opened)
-                if self.session.is_some() && opened.session != self.session =>
-            {
-                self.bodies.passed.insert(opened.exchange);
+            Record::GatewayStarted(_) => self.bodies.clear(),
+            Record::ExchangeOpened(opened) => {
+                let asked = self.session.is_none() || opened.session == self.session;
+                self.bodies.opened(opened.exchange, asked);
             }
             Record::Chunk(chunk) => self.bodies.chunk(&chunk),
             Record::ExchangeSettled(settled) => return self.bodies.settled(&settled),
@@ -321,6 +379,23 @@ impl Verifier {
             return Err("the checkpoint's totals are wrong".into());
         }
         self.signature(says_so.key, signing::CHECKPOINT, &signed.json, &signed.signature)
+    }
+
+    fn tombstone(&mut self, raw: &RawRecord) -> Result<(), String> {
+        let payload = raw.payload().map_err(|error| chain(&error))?;
+        let signed = Signed::<Tombstone>::read(&payload);
+        let signed = signed.ok_or("the tombstone is not of the expected form")?;
+        let key = signed.statement.key.ok_or("the tombstone does not say which key signs it")?;
+        if !self.report.signatures_checked {
+            return Ok(());
+        }
+        if self.trust.key(key).is_none() {
+            return Err(format!("it is signed by key {key}, which is not trusted"));
+        }
+        if !retention::is_trusted(&self.trust, &signed) {
+            return Err(format!("the signature is not that of key {key}"));
+        }
+        Ok(())
     }
 
     fn key(&mut self, raw: &RawRecord) -> Result<(), String> {
@@ -366,60 +441,95 @@ const fn says(at: Position, before: Mark) -> (SegmentId, u64, u64, ChainHash) {
 #[derive(Default)]
 struct Bodies {
     open: HashMap<(ExchangeId, Direction), Body>,
-    /// Exchanges of other sessions than the one that is asked for.
-    passed: HashSet<ExchangeId>,
+    exchanges: HashMap<ExchangeId, Intent>,
+    /// How many deletions were passed: records, and runs of segments.
+    holes: u64,
     checked: u64,
+    partial: u64,
+}
+
+/// An exchange that is under way.
+#[derive(Clone, Copy)]
+struct Intent {
+    /// Whether it is of the session that is asked for.
+    asked: bool,
+    /// How many deletions had been passed before it.
+    holes: u64,
 }
 
 #[derive(Default)]
 struct Body {
     hasher: Box<blake3::Hasher>,
     bytes: u64,
+    /// Where the last chunk ended.
+    end: u64,
     is_contiguous: bool,
+    is_ordered: bool,
 }
 
 impl Bodies {
+    fn clear(&mut self) {
+        self.open.clear();
+        self.exchanges.clear();
+    }
+
+    fn opened(&mut self, exchange: ExchangeId, asked: bool) {
+        self.exchanges.insert(exchange, Intent { asked, holes: self.holes });
+    }
+
     fn chunk(&mut self, chunk: &Chunk) {
-        if self.passed.contains(&chunk.exchange) {
+        if self.exchanges.get(&chunk.exchange).is_some_and(|intent| !intent.asked) {
             return;
         }
-        let body = self
-            .open
-            .entry((chunk.exchange, chunk.direction))
-            .or_insert_with(|| Body { is_contiguous: true, ..Body::default() });
+        let key = (chunk.exchange, chunk.direction);
+        let body = self.open.entry(key).or_insert_with(Body::new);
         body.is_contiguous &= chunk.offset == body.bytes;
+        body.is_ordered &= chunk.offset >= body.end;
         body.bytes += chunk.data.len() as u64;
+        body.end = chunk.offset.saturating_add(chunk.data.len() as u64);
         body.hasher.update(&chunk.data);
     }
 
     fn settled(&mut self, settled: &ExchangeSettled) -> Result<(), String> {
-        if self.passed.remove(&settled.exchange) {
+        let intent = self.exchanges.remove(&settled.exchange);
+        if intent.is_some_and(|intent| !intent.asked) {
             return Ok(());
         }
+        // Where records were deleted since it began, some of them may have been of this body.
+        let may_lack = self.holes > intent.map_or(0, |intent| intent.holes);
         for (direction, facts) in
             [(Direction::Request, &settled.request), (Direction::Response, &settled.response)]
         {
-            let body = self
-                .open
-                .remove(&(settled.exchange, direction))
-                .unwrap_or_else(|| Body { is_contiguous: true, ..Body::default() });
+            let body = self.open.remove(&(settled.exchange, direction)).unwrap_or_else(Body::new);
             // A store that failed meanwhile lost chunks, and the outcome says so.
             if settled.ending == Ending::RecorderFailed || settled.unrecorded {
                 continue;
             }
-            if !body.is(facts) {
+            if body.is(facts) {
+                self.checked += 1;
+            } else if may_lack && body.may_be_part_of(facts) {
+                self.partial += 1;
+            } else {
                 return Err(format!(
                     "the stored {direction:?} body of exchange {} is not the one that this outcome describes",
                     settled.exchange
                 ));
             }
-            self.checked += 1;
         }
         Ok(())
     }
 }
 
 impl Body {
+    fn new() -> Self {
+        Self { is_contiguous: true, is_ordered: true, ..Self::default() }
+    }
+
+    /// Whether what is there can be what deletion left.
+    fn may_be_part_of(&self, facts: &BodyFacts) -> bool {
+        self.is_ordered && self.end <= facts.stored_bytes && self.bytes < facts.stored_bytes
+    }
+
     fn is(&self, facts: &BodyFacts) -> bool {
         self.is_contiguous
             && self.bytes == facts.stored_bytes

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     Checkpoint, Header, Mark, PAYLOAD_BYTES_MAX, RECORD_HEAD_BYTES, RecordTooLarge, Seal, SealedBy,
-    VERSION, compress::Compressor, header::encode_header, link, signed,
+    Tombstone, VERSION, compress::Compressor, header::encode_header, link, signed,
 };
 use crate::{
     model::{Kind, Record, SegmentId, Timestamp},
@@ -50,6 +50,9 @@ impl Encoder {
         record: &Record,
         out: &mut Vec<u8>,
     ) -> Result<u64, RecordTooLarge> {
+        if let Record::Unknown { kind: Kind::TOMBSTONE, payload } = record {
+            return self.tombstone(payload, out);
+        }
         let begin = out.len();
         out.resize(begin + RECORD_HEAD_BYTES, 0);
         let payload = begin + RECORD_HEAD_BYTES;
@@ -61,6 +64,16 @@ impl Encoder {
         }
         let flags = self.compressor.compress(record, self.mark.offset, payload, out);
         Ok(self.frame(record.kind(), flags, begin, out))
+    }
+
+    /// Appends a tombstone, which comes without its signature: this segment's key is put in, and signs it.
+    fn tombstone(&mut self, json: &[u8], out: &mut Vec<u8>) -> Result<u64, RecordTooLarge> {
+        let too_large = RecordTooLarge { bytes: json.len() };
+        let mut statement: Tombstone = serde_json::from_slice(json).map_err(|_| too_large)?;
+        statement.key = Some(self.key.id());
+        let offset = self.mark.offset;
+        self.signed(Kind::TOMBSTONE, signing::TOMBSTONE, &statement, out);
+        Ok(offset)
     }
 
     /// Appends the endorsements of this segment's key, oldest first.

@@ -39,10 +39,20 @@ struct State {
     items: Vec<Item>,
     /// The queue overflowed: what is missing is read from the segments, up to here.
     behind: Option<Position>,
+    /// Records were deleted: the rows are made anew from what is left.
+    renew: bool,
     stop: bool,
     dead: bool,
     idle: bool,
     health: IndexHealth,
+}
+
+/// What the thread has to do.
+struct Taken {
+    items: Vec<Item>,
+    behind: Option<Position>,
+    renew: bool,
+    stop: bool,
 }
 
 /// The bounded queue between the writer and the index.
@@ -78,6 +88,12 @@ impl Feed {
         }
     }
 
+    /// Lets the rows be made anew from the segments, behind the data path.
+    pub(in crate::store) fn renew(&self) {
+        lock(&self.state).renew = true;
+        self.wake.notify_one();
+    }
+
     pub(in crate::store) fn stop(&self) {
         lock(&self.state).stop = true;
         self.wake.notify_one();
@@ -97,21 +113,24 @@ impl Feed {
     }
 
     /// The thread: ends when it is stopped and has taken everything, or at the index's first error.
-    pub(in crate::store) fn run(&self, mut index: Index) {
+    pub(in crate::store) fn run(&self, index: Index) {
         let store = index.store.clone();
-        if let Err(error) = self.follow(&mut index).and_then(|()| index.close()) {
+        if let Err(error) = self.follow(index).and_then(Index::close) {
             super::distrust(&store);
             tracing::error!(error = %chain(&error), "the index failed; the next start rebuilds it");
             self.give_up(&error);
         }
     }
 
-    fn follow(&self, index: &mut Index) -> Result<(), IndexError> {
+    fn follow(&self, mut index: Index) -> Result<Index, IndexError> {
         let mut durable = Instant::now();
         let mut dirty = false;
         loop {
-            let (items, behind, stop) = self.take(dirty);
-            dirty |= !items.is_empty() || behind.is_some();
+            let Taken { items, behind, renew, stop } = self.take(dirty);
+            dirty |= !items.is_empty() || behind.is_some() || renew;
+            if renew {
+                index = index.renew()?;
+            }
             // First what was queued before the overflow, if anything: rows must come in order.
             index.take(&items)?;
             if behind.is_some() {
@@ -123,14 +142,16 @@ impl Feed {
                 lock(&self.state).health.disk_bytes = index.table.stats()?;
             }
             if stop {
-                return Ok(());
+                return Ok(index);
             }
         }
     }
 
-    fn take(&self, dirty: bool) -> (Vec<Item>, Option<Position>, bool) {
+    fn take(&self, dirty: bool) -> Taken {
         let mut state = lock(&self.state);
-        let work = |state: &State| !state.items.is_empty() || state.behind.is_some() || state.stop;
+        let work = |state: &State| {
+            !state.items.is_empty() || state.behind.is_some() || state.renew || state.stop
+        };
         if !work(&state) {
             state.idle = true;
             state = if dirty {
@@ -146,7 +167,12 @@ impl Feed {
             let woken = self.wake.wait_timeout(state, GATHER);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
-        (std::mem::take(&mut state.items), state.behind.take(), state.stop)
+        Taken {
+            items: std::mem::take(&mut state.items),
+            behind: state.behind.take(),
+            renew: std::mem::take(&mut state.renew),
+            stop: state.stop,
+        }
     }
 }
 

@@ -109,3 +109,19 @@ pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub const ADMIN_BODY_BYTES_MAX: usize = 4096;
 /// Bytes of the reason of a kill; more is refused.
 pub const KILL_REASON_BYTES_MAX: usize = 512;
+
+/// Accesses to recordings that may get rows; a further one takes the place of the oldest, which must be announced
+/// again.
+pub const ACCESSES_MAX: usize = 1024;
+/// How long an announced access may get rows; then it must be announced again.
+pub const ACCESS_LIFETIME: Duration = Duration::from_secs(600);
+/// Letters of an access's verb; a longer one is refused.
+pub const ACCESS_VERB_BYTES_MAX: usize = 16;
+/// Ids in an announcement; more are refused.
+pub const ACCESS_IDS_MAX: usize = 16;
+/// Bytes of the query in an announcement; a longer one is refused.
+pub const ACCESS_QUERY_BYTES_MAX: usize = 2048;
+/// Rows from which an answer on the admin socket ends; the rest is asked for again.
+pub const ROWS_ANSWER_MAX: usize = 512;
+/// How long an answer with rows looks before it ends with what it has.
+pub const ROWS_TIME: Duration = Duration::from_millis(250);

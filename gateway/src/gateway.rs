@@ -5,12 +5,13 @@ use std::{collections::HashMap, sync::Arc};
 use recorder_user::{
     model::{ConnectionClosed, Ending, SessionId},
     redact::RedactKey,
-    store::Recorder,
+    store::{LiveRows, Recorder},
     witness::Witness,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    admin::Accesses,
     identify::Identifier,
     late::LateOutcomes,
     live::LiveStreams,
@@ -66,6 +67,10 @@ pub struct Gateway {
     pub policies: Arc<PolicyStore>,
     /// The store's writing end.
     pub recorder: Recorder,
+    /// The rows of what it holds.
+    pub rows: LiveRows,
+    /// Who may read them.
+    pub accesses: Accesses,
     /// The kernel's witness.
     pub witness: Witness,
     /// Open sessions.

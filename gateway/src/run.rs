@@ -76,8 +76,10 @@ fn open_store(config: &Config) -> anyhow::Result<(Store, Recovered)> {
         segment_bytes_max: config.store.segment_bytes_max,
         queue_bytes_max: config.store.queue_bytes_max,
         sync_interval: config.store.sync_interval,
+        index: config.store.index,
         segment_age_max: config.store.segment_age_max,
         checkpoint_interval: config.store.checkpoint_interval,
+        encryption: config.store.encryption.clone(),
         keys: keys_directory(&config.store.directory),
     };
     let (store, recovered) = Store::open(options, Arc::new(Timestamp::now))
@@ -167,6 +169,8 @@ async fn start(
         identifier,
         policies,
         recorder: recorder.clone(),
+        rows: store.rows(),
+        accesses: admin::Accesses::new(config.store.record_access),
         witness,
         sessions,
         upgrades: Upgrades::new(config.sessions.streams),

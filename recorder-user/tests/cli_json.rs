@@ -101,6 +101,12 @@ fn each_filter_selects() {
         (&["--effect", "created"], &[3]),
         (&["--effect", "unknown"], &[7]),
         (&["--command", "apply"], &[2, 3]),
+        (&["--uid", "web-uid"], &[3]),
+        (&["--uid", "web"], &[]),
+        (&["--api-group", "apps"], &[1, 2, 3, 7]),
+        (&["--api-group", "", "--namespace", "shop"], &[4]),
+        (&["--cluster", "prod", "--verb", "watch"], &[4]),
+        (&["--cluster", "dev"], &[]),
         (&["--since", "2026-09-21T14:13:25Z"], &[6, 7]),
         (&["--until", "2026-09-21T14:13:21Z"], &[1]),
         (&["--since", "2026-09-22"], &[]),
@@ -164,7 +170,7 @@ fn the_other_verbs_have_their_fields() {
     let line = recorder(store.path(), &["verify", "--json"]).objects().remove(0);
     check_keys(
         &line,
-        "ok target segments records bodies live signaturesChecked signatures unsignedRecords prunedRecords firstBad",
+        "ok target segments records bodies live signaturesChecked signatures unsignedRecords prunedRecords erasedRecords lockedRecords firstBad",
     );
     assert_eq!((&line["ok"], &line["firstBad"]), (&true.into(), &Value::Null));
     assert_eq!((&line["signaturesChecked"], &line["unsignedRecords"]), (&true.into(), &0.into()));

@@ -51,8 +51,10 @@ fn pure_modules_know_no_runtime() {
 
 #[test]
 fn modules_depend_one_way() {
-    let order =
-        ["wire", "model", "effect", "redact", "witness", "store", "replay", "export", "cli"];
+    let order = [
+        "wire", "model", "effect", "redact", "witness", "store", "socket", "replay", "export",
+        "cli",
+    ];
     let above = |module: &str| -> Vec<String> {
         let peers = ["effect", "redact", "witness", "store"];
         let place = order.iter().position(|name| *name == module).expect("a module");
@@ -71,18 +73,29 @@ fn modules_depend_one_way() {
 }
 
 #[test]
-fn only_the_index_names_sled_and_only_the_probe_names_aya() {
-    let index = |path: &Path| path.to_string_lossy().contains("/store/index");
-    check("recorder-user/src", index, &["sled::"]);
+fn one_file_names_each_database_and_only_the_probe_names_aya() {
+    for database in ["sled", "redb"] {
+        let own = format!("store/index/{database}.rs");
+        let its_file = |path: &Path| path.to_string_lossy().ends_with(&own);
+        let words =
+            [format!("use {database}::"), format!(" {database}::"), format!("({database}::")];
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        check("recorder-user/src", its_file, &words);
+        let file = root().join("recorder-user/src").join(&own);
+        assert!(code(&file).contains(&format!("use {database}::")), "{own}");
+        let manifests = ["gateway", "tests", "xtask", "recorder-ebpf", "fuzz"];
+        for manifest in manifests.map(|package| root().join(package).join("Cargo.toml")) {
+            let text = fs::read_to_string(&manifest).expect("its manifest");
+            assert!(!text.contains(database), "{} names {database}", manifest.display());
+        }
+    }
     let witness = |path: &Path| path.to_string_lossy().contains("/witness/");
     check("recorder-user/src", witness, &["aya::", "aya_log"]);
 }
 
 #[test]
-fn the_gateway_names_neither_and_has_no_unsafe_code() {
-    check("gateway/src", |_| false, &["sled", "aya", "unsafe "]);
+fn the_gateway_names_none_of_them_and_has_no_unsafe_code() {
+    check("gateway/src", |_| false, &["sled", "redb", "aya", "unsafe "]);
     let manifest = fs::read_to_string(root().join("gateway/Cargo.toml")).expect("its manifest");
-    for word in ["sled", "aya"] {
-        assert!(!manifest.contains(word), "gateway/Cargo.toml names {word}");
-    }
+    assert!(!manifest.contains("aya"), "gateway/Cargo.toml names aya");
 }

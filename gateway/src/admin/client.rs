@@ -4,14 +4,11 @@ use std::{fmt::Write as _, path::Path};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::rt::TokioIo;
-use recorder_user::model::SessionId;
+use http::{Method, Request, StatusCode};
+use recorder_user::{model::SessionId, socket};
 use serde_json::{Value, json};
-use tokio::net::UnixStream;
 
-use super::{KilledView, LiveView, SessionList, socket::short};
+use super::{KilledView, LiveView, SessionList};
 use crate::{bounds::ADMIN_TIMEOUT, config::Config};
 
 /// An answer may have this many bytes: [`crate::bounds::SESSIONS_MAX`] sessions and their streams.
@@ -89,51 +86,11 @@ fn ask(
     path: &str,
     body: Option<String>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        tokio::time::timeout(ADMIN_TIMEOUT, exchange(socket, method, path, body))
-            .await
-            .context("the gateway does not answer in time")?
-    })
-}
-
-async fn exchange(
-    socket: &Path,
-    method: Method,
-    path: &str,
-    body: Option<String>,
-) -> anyhow::Result<(StatusCode, Bytes)> {
-    let stream = short(socket, |short| std::os::unix::net::UnixStream::connect(short))
-        .and_then(|stream| {
-            stream.set_nonblocking(true)?;
-            UnixStream::from_std(stream)
-        })
-        .with_context(|| {
-            format!(
-                "connect to {}: does the gateway run, and are you its user or root?",
-                socket.display()
-            )
+    let body = Bytes::from(body.unwrap_or_default());
+    let request = Request::builder().method(method).uri(path).body(body)?;
+    let answer =
+        socket::ask(socket, request, ADMIN_TIMEOUT, ANSWER_BYTES_MAX).with_context(|| {
+            format!("ask {}: does the gateway run, and are you its user or root?", socket.display())
         })?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::HOST, "gateway")
-        .body(Full::new(Bytes::from(body.unwrap_or_default())))?;
-    let answered = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let limited = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = limited.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
-        drop(sender);
-        anyhow::Ok((status, body))
-    };
-    // The connection moves the bytes; a refused user sees it closed.
-    let (answered, served) = tokio::join!(answered, connection);
-    let answered = answered.context("the gateway closes the connection: are you its user or root?");
-    if answered.is_ok() {
-        served.context("talk to the gateway")?;
-    }
-    answered
+    Ok((answer.status(), answer.into_body()))
 }

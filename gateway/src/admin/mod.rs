@@ -1,23 +1,32 @@
-//! The local admin socket: what is open, and the end of it. HTTP/1.1 and JSON over a Unix socket that only root
-//! and the gateway's own user may use; `gateway sessions` and `gateway kill` are its clients.
+//! The local admin socket: what is open, and the end of it; and rows of what is recorded. HTTP/1.1 and JSON over a
+//! Unix socket that only root and the gateway's own user may use; `gateway sessions`, `gateway kill` and
+//! `recorder` are its clients.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `GET /sessions` | the open sessions with their live streams |
 //! | `DELETE /sessions/ID`, with `{"why": "…"}` or nothing | kills the session; 404 when none of this id is open |
+//! | `POST /accesses`, `GET /rows…` | see [`recorder_user::socket`] |
 
+mod access;
 mod answer;
 pub mod client;
+mod rows;
 mod socket;
+mod users;
 mod view;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::UnixStream, sync::Semaphore};
+use tokio::{
+    net::{UnixStream, unix::UCred},
+    sync::Semaphore,
+};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
+    access::Accesses,
     socket::{AdminSocket, OpenSocketError},
     view::{KilledView, LiveView, SessionList, SessionView},
 };
@@ -54,7 +63,7 @@ pub async fn serve(gateway: Arc<Gateway>, socket: AdminSocket, stop: Cancellatio
     }
 }
 
-async fn converse(gateway: Arc<Gateway>, stream: UnixStream, user: u32) {
+async fn converse(gateway: Arc<Gateway>, stream: UnixStream, user: UCred) {
     let service = hyper::service::service_fn(move |request| {
         let gateway = Arc::clone(&gateway);
         async move { Ok::<_, Infallible>(answer::answer(&gateway, user, request).await) }

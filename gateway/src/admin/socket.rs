@@ -2,15 +2,13 @@
 
 use std::{
     fs, io,
-    os::{
-        fd::AsRawFd as _,
-        unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
-    },
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
+use recorder_user::socket::short;
 use thiserror::Error;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{UnixListener, UnixStream, unix::UCred};
 
 /// Why there is no admin socket.
 #[derive(Debug, Error)]
@@ -61,14 +59,14 @@ impl AdminSocket {
 
     /// The next connection of root or of the gateway's own user; others are closed.
     // cancel-safe: accept is, and nothing waits behind it.
-    pub(super) async fn accept(&self) -> io::Result<(UnixStream, u32)> {
+    pub(super) async fn accept(&self) -> io::Result<(UnixStream, UCred)> {
         loop {
             let (stream, _) = self.listener.accept().await?;
-            let user = stream.peer_cred()?.uid();
-            if user == 0 || user == self.own_user {
+            let user = stream.peer_cred()?;
+            if user.uid() == 0 || user.uid() == self.own_user {
                 return Ok((stream, user));
             }
-            tracing::warn!(uid = user, "admin connection of another user refused");
+            tracing::warn!(uid = user.uid(), "admin connection of another user refused");
         }
     }
 }
@@ -84,14 +82,6 @@ impl Drop for AdminSocket {
 /// The user that this process acts as: the owner of its own entry in /proc.
 fn own_user() -> io::Result<u32> {
     Ok(fs::metadata("/proc/self")?.uid())
-}
-
-/// Uses a socket under a name that is short whatever the path is: the kernel takes 107 bytes.
-pub(super) fn short<T>(path: &Path, use_it: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = fs::File::open(parent.unwrap_or(Path::new(".")))?;
-    use_it(&PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name))
 }
 
 #[cfg(test)]
@@ -111,7 +101,7 @@ mod tests {
         let client = short(&path, |short| std::os::unix::net::UnixStream::connect(short));
         let client = client.expect("connected");
         let (_, user) = socket.accept().await.expect("our own user");
-        assert_eq!(user, own_user().expect("a user"));
+        assert_eq!(user.uid(), own_user().expect("a user"));
         drop((client, socket));
         assert!(!path.exists());
 

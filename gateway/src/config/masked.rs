@@ -18,6 +18,8 @@ pub(super) fn text(config: &Config) -> String {
             "segmentSize": units::size_text(config.store.segment_bytes_max),
             "queueSize": units::size_text(queue),
             "syncInterval": units::duration_text(config.store.sync_interval),
+            "index": config.store.index.as_str(),
+            "recordAccess": config.store.record_access,
             "segmentAge": units::duration_text(config.store.segment_age_max),
             "checkpointInterval": units::duration_text(config.store.checkpoint_interval),
         },
@@ -38,6 +40,9 @@ pub(super) fn text(config: &Config) -> String {
             "streamIdle": units::duration_text(config.sessions.streams.idle),
         },
     });
+    if let Some(encryption) = &config.store.encryption {
+        sections["store"]["encryption"] = json!(encryption);
+    }
     if let Some(longest) = config.sessions.streams.longest {
         sections["sessions"]["streamLongest"] = json!(units::duration_text(longest));
     }

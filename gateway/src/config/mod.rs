@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+use recorder_user::store::{IndexBackend, encryption::KeySource};
+
 use crate::upgrade::Limits;
 
 mod authentication;
@@ -100,8 +102,14 @@ pub struct Store {
     pub queue_bytes_max: usize,
     /// How long a written record may wait for the disk.
     pub sync_interval: Duration,
+    /// The database of the index.
+    pub index: IndexBackend,
     /// A segment is sealed at this age.
     pub segment_age_max: Duration,
+    /// The operator's key, where the store is to be encrypted.
+    pub encryption: Option<KeySource>,
+    /// Whether it is put on record who reads recordings through the admin socket.
+    pub record_access: bool,
     /// How long records may stay unsigned.
     pub checkpoint_interval: Duration,
 }

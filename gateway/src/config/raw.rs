@@ -32,8 +32,18 @@ pub(super) struct Store {
     pub(super) segment_size: Option<String>,
     pub(super) queue_size: Option<String>,
     pub(super) sync_interval: Option<String>,
+    pub(super) index: Option<String>,
+    pub(super) record_access: Option<bool>,
     pub(super) segment_age: Option<String>,
+    pub(super) encryption: Option<Encryption>,
     pub(super) checkpoint_interval: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Encryption {
+    pub(super) key_file: Option<String>,
+    pub(super) command: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]

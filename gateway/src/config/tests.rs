@@ -4,6 +4,8 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use tempfile::TempDir;
 
+use recorder_user::store::{IndexBackend, encryption::KeySource};
+
 use super::{Config, Credential, LoadConfigError, WitnessMode, clusters::Environment, validate};
 
 /// A directory with the files that the configurations of these tests name.
@@ -83,6 +85,11 @@ fn defaults_and_relative_paths() {
     assert_eq!(config.store.segment_bytes_max, 256 << 20);
     assert_eq!(config.store.queue_bytes_max, 64 << 20);
     assert_eq!(config.store.sync_interval, Duration::from_millis(100));
+    assert_eq!(config.store.index, IndexBackend::default());
+    assert_eq!(config.store.segment_age_max, Duration::from_secs(24 * 60 * 60));
+    assert_eq!(config.store.checkpoint_interval, Duration::from_secs(10));
+    assert_eq!(config.store.encryption, None);
+    assert!(config.store.record_access);
     assert_eq!(config.witness, WitnessMode::Auto);
     let cluster = config.cluster(None).expect("the only one is the default");
     assert_eq!(cluster.server.authority(), "10.0.0.1:6443");
@@ -95,6 +102,18 @@ fn defaults_and_relative_paths() {
         "https://idp.example/.well-known/openid-configuration"
     );
     assert_eq!(config.authentication.keys.cool_down, Duration::from_secs(60));
+}
+
+#[test]
+fn the_index_can_be_kept_in_each_of_its_databases() {
+    for backend in IndexBackend::ALL {
+        let text =
+            GOOD.replacen("directory: data", &format!("directory: data, index: {backend}"), 1);
+        let config = Place::new().load(&text).expect("good");
+        assert_eq!(config.store.index, backend);
+        assert!(config.masked().contains(&format!("index: {backend}")), "{}", config.masked());
+    }
+    check("directory: data", "directory: data, index: paper", &["store.index: \"paper\" is not"]);
 }
 
 #[test]
@@ -386,6 +405,26 @@ fn the_effective_configuration_reads_back() {
         .fold(String::new(), |text, line| text + line + "\n");
     let again = place.load(&again).expect("the effective configuration is one");
     assert_eq!(again.masked(), masked);
+}
+
+#[test]
+fn encryption_takes_a_file_or_a_command() {
+    let with = |encryption: &str| {
+        let store = format!("store: {{directory: data, encryption: {encryption}}}");
+        let text = GOOD.replacen("store: {directory: data}", &store, 1);
+        let place = Place::new();
+        let config = place.load(&text).expect(encryption);
+        assert!(config.masked().contains("encryption"), "{}", config.masked());
+        (place.path("operator.key"), config.store.encryption.expect("asked for"))
+    };
+    let (file, source) = with("{keyFile: operator.key}");
+    assert_eq!(source, KeySource::KeyFile(file));
+    let (_, source) = with("{command: [kms, --key, a]}");
+    assert_eq!(source, KeySource::Command(vec!["kms".into(), "--key".into(), "a".into()]));
+    for bad in ["{}", "{keyFile: ''}", "{command: []}", "{keyFile: a, command: [b]}"] {
+        let to = format!("store: {{directory: data, encryption: {bad}}}");
+        check("store: {directory: data}", &to, &["store.encryption"]);
+    }
 }
 
 #[test]

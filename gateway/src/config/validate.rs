@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
+use recorder_user::store::{IndexBackend, encryption::KeySource};
 use serde_json::{Map, Value};
 
 use crate::upgrade::Limits;
@@ -129,6 +130,14 @@ fn store(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Opt
         Duration::from_millis(1)..=Duration::from_millis(150),
         problems,
     );
+    let index = match raw.index.as_deref().map(str::parse::<IndexBackend>) {
+        None => IndexBackend::default(),
+        Some(Ok(index)) => index,
+        Some(Err(error)) => {
+            problems.add("store.index", error.to_string());
+            IndexBackend::default()
+        }
+    };
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let segment_age_max = units::duration_key(
         "store.segmentAge",
@@ -144,14 +153,37 @@ fn store(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Opt
         Duration::from_secs(1)..=Duration::from_secs(60 * 60),
         problems,
     );
+    let encryption = raw.encryption.and_then(|raw| encryption(raw, directory, problems));
     Some(Store {
+        encryption,
         segment_age_max,
         checkpoint_interval,
         directory: directory.join(raw.directory),
         segment_bytes_max: segment,
         queue_bytes_max: usize::try_from(queue).unwrap_or(usize::MAX),
         sync_interval,
+        index,
+        // Who reads recordings is part of what an auditor asks.
+        record_access: raw.record_access.unwrap_or(true),
     })
+}
+
+fn encryption(
+    raw: raw::Encryption,
+    directory: &Path,
+    problems: &mut Problems,
+) -> Option<KeySource> {
+    match (raw.key_file, raw.command) {
+        (Some(file), None) if !file.is_empty() => Some(KeySource::KeyFile(directory.join(file))),
+        (None, Some(command)) if command.first().is_some_and(|program| !program.is_empty()) => {
+            Some(KeySource::Command(command))
+        }
+        _ => {
+            problems
+                .add("store.encryption", "write {keyFile: FILE} or {command: [PROGRAM, ARGUMENT]}");
+            None
+        }
+    }
 }
 
 fn policy(

@@ -13,7 +13,7 @@ use super::units::{When, parse_duration, parse_speed, parse_when};
     version,
     after_help = "\
 Ids may be shortened to any unique beginning or end of at least 4 characters, as the tables do.
-A store can be read while a gateway writes it.
+A store can be read while a gateway writes it; the gateway is asked for rows, and records who reads.
 
 Examples:
   recorder ls                                  who was here, and what came of it
@@ -30,6 +30,9 @@ pub struct Cli {
     /// The store's directory (`store.directory` of the gateway's configuration).
     #[arg(long, global = true, env = "DECKLOG_STORE", value_name = "DIR")]
     pub store: Option<PathBuf>,
+    /// The running gateway's socket (`admin.socket`); `gateway.sock` in the store by default.
+    #[arg(long, global = true, env = "DECKLOG_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
     /// Print one JSON object a line instead of text for people.
     #[arg(long, global = true)]
     pub json: bool,
@@ -118,6 +121,8 @@ Examples:
   recorder search --resource deployments --namespace shop --name web --effect modified
   recorder search --resource secrets --verb get --since 2026-01-31
   recorder search --status 4xx --user-agent helm
+  recorder search --resource pods/exec --command 'rm -rf'
+  recorder search --uid 0b7f2c1e-5a51-4f0e-9b8e-6f1f0c2f8e11
   recorder search --session 3f9a --limit 0 --json")]
     Search(Box<SearchArgs>),
     /// Check hash chain and signatures of one session or of the whole store.
@@ -154,6 +159,15 @@ Examples:
         #[command(subcommand)]
         verb: Option<KeysVerb>,
     },
+    /// List who read recordings, oldest first, as far as the gateway knew.
+    #[command(after_help = "\
+A running gateway records each run of this command, before it gives any row. Whoever reads the files while no
+gateway runs, or without asking it, is not on record: file permissions alone decide that.
+
+Examples:
+  recorder accesses --since 1d
+  recorder accesses --json | jq 'select(.by.user == \"root\")'")]
+    Accesses(AccessesArgs),
     /// Delete the index and build it again from the segments. The gateway must not be running.
     #[command(
         after_help = "The segments are the truth; the index only makes reading fast. No record is touched."
@@ -205,6 +219,14 @@ pub struct FollowArgs {
     /// Of a stream: show what is typed, too.
     #[arg(long)]
     pub stdin: bool,
+}
+
+/// What `accesses` takes.
+#[derive(Args, Debug)]
+pub struct AccessesArgs {
+    /// At or after this.
+    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    pub since: Option<When>,
 }
 
 /// What `export` takes.
@@ -268,12 +290,21 @@ pub struct SearchArgs {
     /// Plural name, group and subresource if wanted: pods, deployments.apps, pods/exec.
     #[arg(long)]
     pub resource: Option<String>,
+    /// Of this API group; '' is the core group.
+    #[arg(long, value_name = "GROUP")]
+    pub api_group: Option<String>,
+    /// On this cluster, by its name in the configuration.
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
     /// In this namespace.
     #[arg(long, short = 'n')]
     pub namespace: Option<String>,
-    /// The object's name.
+    /// The object's name; also of one that was changed without being named.
     #[arg(long)]
     pub name: Option<String>,
+    /// The uid of an object that was changed.
+    #[arg(long)]
+    pub uid: Option<String>,
     /// The user agent contains this.
     #[arg(long, value_name = "TEXT")]
     pub user_agent: Option<String>,
@@ -286,8 +317,8 @@ pub struct SearchArgs {
     /// What it did to the cluster.
     #[arg(long, value_enum)]
     pub effect: Option<EffectWord>,
-    /// By this command: part of its name (apply) or its id.
-    #[arg(long)]
+    /// By this command: part of its name (apply), its id, or part of what an exec ran ('rm -rf').
+    #[arg(long, value_name = "TEXT")]
     pub command: Option<String>,
     /// Received at or after this.
     #[arg(long, value_name = "TIME", value_parser = parse_when)]

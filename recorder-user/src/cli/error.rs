@@ -49,6 +49,9 @@ pub enum CliError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A gateway that was asked did not answer.
+    #[error("the gateway does not answer")]
+    Asked(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A recording could not be put together.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -173,6 +176,7 @@ impl CliError {
                 "check that you may read {0}, then try: recorder verify {0}",
                 directory.display()
             ),
+            Self::Asked(_) => "run it again: the files can be read without the gateway".into(),
             Self::Load(_) | Self::Damaged(_) => "find the damage with: recorder verify".into(),
             Self::NotFound { what: "session", .. } => "list the sessions with: recorder ls".into(),
             Self::NotFound { .. } => {

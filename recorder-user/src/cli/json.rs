@@ -97,7 +97,12 @@ pub(super) struct ExchangeLine<'a> {
     response_bytes: u64,
     timing_us: Timing,
     account: &'a AccountRow,
+    // Of an exec.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command_line: Option<&'a str>,
     // Present only where a row could not hold all.
+    #[serde(skip_serializing_if = "is_false")]
+    command_line_cut: bool,
     #[serde(skip_serializing_if = "is_zero")]
     policies_omitted: u64,
     #[serde(skip_serializing_if = "is_zero")]
@@ -134,11 +139,18 @@ impl<'a> From<&'a ExchangeRow> for ExchangeLine<'a> {
             response_bytes: row.response_bytes,
             timing_us: row.timing_us,
             account: &row.account,
+            command_line: row.command_line.as_deref(),
+            command_line_cut: row.command_line_cut,
             policies_omitted: row.policies_omitted,
             objects_omitted: row.objects_omitted,
             suppressed: row.suppressed,
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]

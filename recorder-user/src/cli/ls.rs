@@ -7,10 +7,11 @@ use super::{
     screen::{Ink, Screen},
     text, units,
 };
-use crate::store::SessionView;
+use crate::{model::AccessScope, store::SessionView};
 
 /// Lists sessions, oldest first.
 pub(super) fn run(library: Library, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
+    library.announce(AccessScope::default())?;
     let sessions = library.sessions()?;
     drop(library);
     if screen.json {

@@ -7,6 +7,7 @@
 //! **Everything that comes from a record is escaped before it is printed** ([`escape`]): whoever
 //! was recorded chose those bytes, and the reader may be the one who judges them.
 
+mod accesses;
 mod args;
 mod error;
 pub mod escape;
@@ -18,6 +19,7 @@ mod keys;
 mod library;
 mod ls;
 mod outlet;
+mod place;
 mod reindex;
 mod replay;
 mod replay_json;
@@ -35,53 +37,63 @@ mod verify;
 mod watch;
 mod witness;
 
-use std::path::PathBuf;
-
 pub use args::{
-    ChannelWord, Cli, EffectWord, ExportArgs, FollowArgs, FormatWord, ReplayArgs, SearchArgs, Verb,
-    VerdictWord,
+    AccessesArgs, ChannelWord, Cli, EffectWord, ExportArgs, FollowArgs, FormatWord, ReplayArgs,
+    SearchArgs, Verb, VerdictWord,
 };
 pub use error::{CliError, Outcome};
 pub use screen::{Ink, Look, Screen, terminal_size};
 
-use crate::model::Timestamp;
+use crate::model::{Through, Timestamp};
 use library::Library;
+use place::Place;
 
 /// Runs one verb.
 ///
 /// # Errors
 /// When what was asked for is not there (exit code 1), or on wrong usage and failures (2).
 pub fn run(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
+    use Through::{Files, Socket};
     match &cli.verb {
-        Verb::Ls => ls::run(open(cli, screen)?, screen),
-        Verb::Show { id } => show::run(open(cli, screen)?, id, screen),
-        Verb::Replay(args) => replay::run(open(cli, screen)?, args, screen),
-        Verb::Follow(args) => follow::run(open(cli, screen)?, args, screen),
-        Verb::Export(args) => export::run(open(cli, screen)?, args, screen),
-        Verb::Search(args) => search::run(open(cli, screen)?, args, Timestamp::now(), screen),
-        Verb::Verify { target, key } => {
-            verify::run(cli.store.as_deref(), target.as_deref(), key, screen)
+        Verb::Ls => with_rows(cli, "ls", Socket, screen, ls::run),
+        Verb::Show { id } => {
+            with_rows(cli, "show", Files, screen, |library, screen| show::run(library, id, screen))
         }
-        Verb::Keys { verb } => keys::run(&directory(cli)?, *verb, screen),
-        Verb::Reindex => reindex::run(&directory(cli)?, screen),
-        Verb::Witness => witness::run(open(cli, screen)?, screen),
+        Verb::Replay(args) => with_rows(cli, "replay", Files, screen, |library, screen| {
+            replay::run(library, args, screen)
+        }),
+        Verb::Follow(args) => with_rows(cli, "follow", Files, screen, |library, screen| {
+            follow::run(library, args, screen)
+        }),
+        Verb::Export(args) => with_rows(cli, "export", Files, screen, |library, screen| {
+            export::run(library, args, screen)
+        }),
+        Verb::Search(args) => with_rows(cli, "search", Socket, screen, |library, screen| {
+            search::run(library, args, Timestamp::now(), screen)
+        }),
+        Verb::Verify { target, key } => verify::run(cli, target.as_deref(), key, screen),
+        Verb::Keys { verb } => keys::run(&Place::named(cli)?.directory, *verb, screen),
+        Verb::Accesses(args) => accesses::run(cli, args, Timestamp::now(), screen),
+        Verb::Reindex => reindex::run(&Place::named(cli)?.directory, screen),
+        Verb::Witness => witness::run(&Place::named(cli)?.reader()?, screen),
     }
 }
 
-/// Opens the store, and warns on the error stream of what cannot be read in it.
-fn open(cli: &Cli, screen: &mut Screen<'_>) -> Result<Library, CliError> {
-    let library = Library::open(&directory(cli)?)?;
-    let damage = library.damage();
-    for what in &damage {
-        writeln!(screen.err, "warning: {}", escape::line(what))?;
+/// Runs a verb that needs rows. Where a gateway stops answering on the way, it runs again on the files: verbs
+/// print nothing before they have all rows.
+fn with_rows(
+    cli: &Cli,
+    verb: &'static str,
+    through: Through,
+    screen: &mut Screen<'_>,
+    run: impl Fn(Library, &mut Screen<'_>) -> Result<Outcome, CliError>,
+) -> Result<Outcome, CliError> {
+    let place = Place::named(cli)?;
+    match run(Library::open(&place, verb, through, screen)?, screen) {
+        Err(CliError::Asked(error)) => {
+            place::remark(&*error, screen)?;
+            run(Library::from_files(&place, verb, screen)?, screen)
+        }
+        done => done,
     }
-    if !damage.is_empty() {
-        writeln!(screen.err, "hint: rows may be missing; see: recorder verify")?;
-    }
-    Ok(library)
-}
-
-fn directory(cli: &Cli) -> Result<PathBuf, CliError> {
-    let directory = cli.store.clone().ok_or(CliError::NoStore)?;
-    if directory.is_dir() { Ok(directory) } else { Err(CliError::MissingStore(directory)) }
 }

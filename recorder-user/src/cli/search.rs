@@ -4,7 +4,7 @@ use super::{
     CliError, Outcome,
     args::{EffectWord, SearchArgs, VerdictWord},
     json::ExchangeLine,
-    library::Library,
+    library::{self, Library},
     screen::{Ink, Screen},
     text, units,
 };
@@ -22,6 +22,7 @@ pub(super) fn run(
     screen: &mut Screen<'_>,
 ) -> Result<Outcome, CliError> {
     let mut query = query(&library, args, now)?;
+    library.announce(library::scope(&query))?;
     let limit = query.limit;
     // One more than asked for tells whether there is more.
     query.limit = if limit == 0 { 0 } else { limit.saturating_add(1) };
@@ -63,7 +64,7 @@ fn query(library: &Library, args: &SearchArgs, now: Timestamp) -> Result<Query, 
     let bad =
         |option, text: &str, why: String| CliError::BadOption { option, text: text.into(), why };
     let session = match &args.session {
-        Some(id) => Some(library.find_session(id)?.session),
+        Some(id) => Some(library.session_id(id)?),
         None => None,
     };
     let status = match &args.status {
@@ -85,8 +86,11 @@ fn query(library: &Library, args: &SearchArgs, now: Timestamp) -> Result<Query, 
         task: args.task.clone(),
         verb: args.verb.clone(),
         resource: args.resource.clone(),
+        api_group: args.api_group.clone(),
+        cluster: args.cluster.clone(),
         namespace: args.namespace.clone(),
         name: args.name.clone(),
+        uid: args.uid.clone(),
         user_agent: args.user_agent.clone(),
         verdict: args.verdict.map(decision),
         status,

@@ -5,14 +5,18 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{
-    CliError, Outcome,
+    Cli, CliError, Outcome,
     library::{Library, failed},
+    place::{self, Place},
     screen::{Ink, Screen},
     text, units,
 };
-use crate::store::{
-    self, VerifyError, VerifyReport,
-    signing::{self, Trust},
+use crate::{
+    model::{AccessScope, SessionId, Through},
+    store::{
+        self, VerifyError, VerifyReport,
+        signing::{self, Trust},
+    },
 };
 
 #[derive(Serialize)]
@@ -28,6 +32,8 @@ struct VerifyLine<'a> {
     signatures: u64,
     unsigned_records: u64,
     pruned_records: u64,
+    erased_records: u64,
+    locked_records: u64,
     first_bad: Option<BadLine>,
 }
 
@@ -40,35 +46,48 @@ struct BadLine {
 
 /// Checks a session, the store at a path, or the store that was named.
 pub(super) fn run(
-    store: Option<&Path>,
+    cli: &Cli,
     target: Option<&str>,
     keys: &[PathBuf],
     screen: &mut Screen<'_>,
 ) -> Result<Outcome, CliError> {
-    let named = || store.map(Path::to_path_buf).ok_or(CliError::NoStore);
     let (name, report) = match target {
-        None => whole(named()?, keys)?,
-        Some(path) if Path::new(path).exists() => whole(path.into(), keys)?,
+        None => whole(&Place::named(cli)?, keys, screen)?,
+        Some(path) if Path::new(path).exists() => {
+            whole(&Place::of(path.into(), cli)?, keys, screen)?
+        }
         Some(path) if path.contains(['/', '.']) => return Err(CliError::MissingStore(path.into())),
         Some(id) => {
-            let directory = named()?;
-            if !directory.is_dir() {
-                return Err(CliError::MissingStore(directory));
-            }
+            let place = Place::named(cli)?;
             // A whole id needs no rows, which damage may have hidden.
             let session = match id.parse() {
                 Ok(session) => session,
-                Err(_) => Library::open(&directory)?.find_session(id)?.session,
+                Err(_) => session_id(&place, id, screen)?,
             };
-            let report = store::verify_session(&directory, trust(&directory, keys)?, session);
-            let report = report.map_err(|error| match error {
-                VerifyError::NoSession(_) => CliError::NotFound { what: "session", id: id.into() },
-                error => failed("verify", &directory, error),
-            })?;
+            let scope = AccessScope { sessions: vec![session], ..AccessScope::default() };
+            place.announce(&place.reader()?, VERB, scope, screen)?;
+            let directory = &place.directory;
+            let report = store::verify_session(directory, trust(directory, keys)?, session)
+                .map_err(|error| match error {
+                    VerifyError::NoSession(_) => {
+                        CliError::NotFound { what: "session", id: id.into() }
+                    }
+                    error => failed("verify", directory, error),
+                })?;
             (format!("session {session}"), report)
         }
     };
     tell(&name, &report, screen)
+}
+
+fn session_id(place: &Place, id: &str, screen: &mut Screen<'_>) -> Result<SessionId, CliError> {
+    match Library::open(place, VERB, Through::Files, screen)?.session_id(id) {
+        Err(CliError::Asked(error)) => {
+            place::remark(&*error, screen)?;
+            Library::from_files(place, VERB, screen)?.session_id(id)
+        }
+        found => found,
+    }
 }
 
 /// The keys that were named, else those that lie beside the store.
@@ -81,14 +100,22 @@ fn trust(directory: &Path, keys: &[PathBuf]) -> Result<Trust, CliError> {
     keys.collect::<Result<_, _>>().map(Trust::new).map_err(bad)
 }
 
-fn whole(directory: PathBuf, keys: &[PathBuf]) -> Result<(String, VerifyReport), CliError> {
-    if !directory.is_dir() {
-        return Err(CliError::MissingStore(directory));
+fn whole(
+    place: &Place,
+    keys: &[PathBuf],
+    screen: &mut Screen<'_>,
+) -> Result<(String, VerifyReport), CliError> {
+    let directory = &place.directory;
+    // What is no store is for the verifier to say.
+    if let Ok(reader) = place.reader() {
+        place.announce(&reader, VERB, AccessScope::default(), screen)?;
     }
-    let report = store::verify(&directory, trust(&directory, keys)?)
-        .map_err(|error| failed("verify", &directory, error))?;
+    let report = store::verify(directory, trust(directory, keys)?)
+        .map_err(|error| failed("verify", directory, error))?;
     Ok((directory.display().to_string(), report))
 }
+
+const VERB: &str = "verify";
 
 fn tell(target: &str, report: &VerifyReport, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
     let first_bad = report.first_bad.as_ref().map(|bad| BadLine {
@@ -110,6 +137,8 @@ fn tell(target: &str, report: &VerifyReport, screen: &mut Screen<'_>) -> Result<
             signatures: report.signatures,
             unsigned_records: report.unsigned_records,
             pruned_records: report.pruned_records,
+            erased_records: report.erased_records,
+            locked_records: report.locked_records,
             first_bad,
         })?;
         return Ok(outcome);
@@ -143,9 +172,19 @@ fn signatures(report: &VerifyReport) -> String {
         return "signatures not checked (no public key beside the store: name one with --key)"
             .into();
     }
+    let absent = [
+        (report.pruned_records, "deleted"),
+        (report.erased_records, "of erased sessions"),
+        (report.locked_records, "encrypted, without their key here"),
+    ];
+    let absent: String = absent
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!(", {} {what}", units::count(*count, "record")))
+        .collect();
     let good = units::count(report.signatures, "good signature");
     match report.unsigned_records {
-        0 => format!("{good}, up to the end"),
-        rest => format!("{good}, {} after the last", units::count(rest, "record")),
+        0 => format!("{good}, up to the end{absent}"),
+        rest => format!("{good}, {} after the last{absent}", units::count(rest, "record")),
     }
 }

@@ -1,16 +1,15 @@
 //! `recorder witness`: what the kernel allowed to be seen.
 
 use super::{
-    CliError, Outcome,
-    library::Library,
+    CliError, Outcome, library,
     screen::{Ink, Screen},
     text, units,
 };
+use crate::store::Reader;
 
 /// Prints the capability record of the latest start of a gateway.
-pub(super) fn run(library: Library, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
-    let started = library.gateway_started(None)?.ok_or(CliError::NoGateway)?;
-    drop(library);
+pub(super) fn run(reader: &Reader, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
+    let started = library::gateway_started(reader, None)?.ok_or(CliError::NoGateway)?;
     if screen.json {
         screen.object(&started)?;
         return Ok(Outcome::Fine);

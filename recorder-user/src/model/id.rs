@@ -103,6 +103,10 @@ id! {
     HoldId
 }
 id! {
+    /// One reading of recordings that was announced to the gateway.
+    AccessId
+}
+id! {
     /// One segment file.
     SegmentId
 }

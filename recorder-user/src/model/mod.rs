@@ -3,6 +3,7 @@
 //! These types are an on-disk contract. Fields may be added (readers ignore what they do not know, and
 //! `#[serde(default)]` fills what an older writer did not know); none may change its meaning.
 
+mod access;
 mod account;
 mod effect;
 mod exchange;
@@ -15,6 +16,7 @@ mod stream;
 mod time;
 mod verdict;
 
+pub use access::{AccessScope, LocalUser, RecordingRead, Through};
 pub use account::{
     Account, AccountState, CapabilityRecord, Gap, GapStep, HookState, SocketEvidence, Tier,
 };
@@ -24,7 +26,9 @@ pub use exchange::{
     ResponseStarted, Timing, Withheld,
 };
 pub use hold::{HoldChanged, HoldOn, HoldReleased};
-pub use id::{BootId, ExchangeId, GatewayId, HoldId, ParseIdError, SegmentId, SessionId};
+pub use id::{
+    AccessId, BootId, ExchangeId, GatewayId, HoldId, ParseIdError, SegmentId, SessionId,
+};
 pub(crate) use record::CHUNK_HEADER_BYTES;
 pub use record::{
     Chunk, ConnectionClosed, DecodeRecordError, Direction, GatewayStarted, GatewayStopped, Kind,

@@ -7,8 +7,9 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Account, CapabilityRecord, ExchangeId, ExchangeOpened, ExchangeSettled, GatewayId, HoldChanged, MicrosSince,
-    RequestEnded, ResponseStarted, SessionChanged, SessionOpened, SocketEvidence, Timestamp,
+    Account, CapabilityRecord, ExchangeId, ExchangeOpened, ExchangeSettled, GatewayId, HoldChanged,
+    MicrosSince, RecordingRead, RequestEnded, ResponseStarted, SessionChanged, SessionOpened,
+    SocketEvidence, Timestamp,
 };
 
 /// Which way bytes flow: `request` from the client to the API server, `response` back.
@@ -48,6 +49,8 @@ impl Kind {
     pub const CONNECTION_CLOSED: Self = Self(10);
     /// Reads that passed unrecorded while the store did not work.
     pub const UNRECORDED_SPAN: Self = Self(11);
+    /// Somebody read recordings.
+    pub const RECORDING_READ: Self = Self(12);
     /// A signed checkpoint of the chain.
     pub const CHECKPOINT: Self = Self(64);
     /// The end of a segment: totals and final hash.
@@ -168,6 +171,8 @@ pub enum Record {
     UnrecordedSpan(UnrecordedSpan),
     /// See [`HoldChanged`].
     HoldChanged(HoldChanged),
+    /// See [`RecordingRead`].
+    RecordingRead(Box<RecordingRead>),
     /// A kind that this version does not know, or that it only reserves.
     Unknown {
         /// Its code.
@@ -217,6 +222,7 @@ impl Record {
             Self::ConnectionClosed(_) => Kind::CONNECTION_CLOSED,
             Self::UnrecordedSpan(_) => Kind::UNRECORDED_SPAN,
             Self::HoldChanged(_) => Kind::HOLD_CHANGED,
+            Self::RecordingRead(_) => Kind::RECORDING_READ,
             Self::Unknown { kind, .. } => *kind,
         }
     }
@@ -245,6 +251,7 @@ impl Record {
             Self::ConnectionClosed(record) => json(out, record),
             Self::UnrecordedSpan(record) => json(out, record),
             Self::HoldChanged(record) => json(out, record),
+            Self::RecordingRead(record) => json(out, record),
             Self::Unknown { payload, .. } => out.put_slice(payload),
         }
     }
@@ -268,6 +275,7 @@ impl Record {
             Kind::CONNECTION_CLOSED => Self::ConnectionClosed(parse(&payload).map_err(bad)?),
             Kind::UNRECORDED_SPAN => Self::UnrecordedSpan(parse(&payload).map_err(bad)?),
             Kind::HOLD_CHANGED => Self::HoldChanged(parse(&payload).map_err(bad)?),
+            Kind::RECORDING_READ => Self::RecordingRead(parse(&payload).map_err(bad)?),
             kind => Self::Unknown { kind, payload },
         })
     }
@@ -332,6 +340,17 @@ mod tests {
         }));
         round_trip(Record::ExchangeOpened(Box::default()));
         round_trip(Record::ExchangeSettled(Box::default()));
+        round_trip(Record::RecordingRead(Box::new(RecordingRead {
+            access: crate::model::AccessId::new(),
+            time: Timestamp::from_micros(7),
+            by: crate::model::LocalUser { uid: 7, user: None, pid: Some(8) },
+            through: crate::model::Through::Files,
+            verb: "show".into(),
+            what: crate::model::AccessScope {
+                exchanges: vec![ExchangeId::new()],
+                ..crate::model::AccessScope::default()
+            },
+        })));
         round_trip(Record::Unknown { kind: Kind(999), payload: Bytes::from_static(b"later") });
     }
 

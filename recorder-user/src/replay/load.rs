@@ -6,8 +6,8 @@ use super::{Detail, Timeline, is_stream, stream::may_be_stream, was_cut, watch_f
 use crate::{
     model::{CapabilityRecord, ExchangeId, ExchangeSettled},
     store::{
-        Catalog, CatalogError, ExchangeEnds, ExchangeRecords, ExchangeRow, Query, ReadError,
-        Reader, SessionView,
+        CatalogError, ExchangeEnds, ExchangeRecords, ExchangeRow, Query, ReadError, Reader,
+        RowSource, SessionView,
     },
 };
 
@@ -37,13 +37,13 @@ pub enum LoadError {
 /// When rows or records cannot be read.
 pub fn load(
     reader: &Reader,
-    catalog: &Catalog,
+    rows: &dyn RowSource,
     session: SessionView,
     witness: Option<CapabilityRecord>,
 ) -> Result<Timeline, LoadError> {
     let limit = EXCHANGES_MAX + 1;
     let query = Query { session: Some(session.session), limit, ..Query::default() };
-    let mut exchanges = catalog.search(&query).map_err(LoadError::Rows)?;
+    let mut exchanges = rows.search(&query).map_err(LoadError::Rows)?;
     let is_cut = exchanges.len() > EXCHANGES_MAX;
     exchanges.truncate(EXCHANGES_MAX);
     let mut details = HashMap::new();

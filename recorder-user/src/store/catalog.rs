@@ -26,12 +26,16 @@ pub enum CatalogError {
     /// The index could not be read.
     #[error("read the index")]
     Index(#[from] IndexError),
+    /// A gateway that was asked did not answer.
+    #[error("ask the gateway")]
+    Asked(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// All rows of a store at one time.
 ///
 /// While it is held a gateway that starts may have to wait for the index: let go of it soon.
 pub struct Catalog {
+    reader: Reader,
     rows: Rows,
     damage: Vec<ReadError>,
 }
@@ -45,7 +49,8 @@ impl Catalog {
     pub(super) fn load(reader: &Reader) -> Result<Self, CatalogError> {
         let store = reader.directory();
         if let Some(index) = current_index(store) {
-            return Ok(Self { rows: Rows::Index(Box::new(index)), damage: Vec::new() });
+            let rows = Rows::Index(Box::new(index));
+            return Ok(Self { reader: reader.clone(), rows, damage: Vec::new() });
         }
         let mut rows = MemoryRows::default();
         let mut fold = Fold::default();
@@ -54,6 +59,8 @@ impl Catalog {
             match stored {
                 Ok(stored) => fold.apply(&mut rows, stored.position, &stored.record),
                 Err(error @ ReadError::Scan(ScanError::Io { .. })) => return Err(error.into()),
+                // Deleted on purpose: `verify` says so.
+                Err(ReadError::Payload { source, .. }) if source.is_deletion() => {}
                 Err(error) => {
                     if damage.len() < DAMAGE_MAX {
                         damage.push(error);
@@ -61,7 +68,7 @@ impl Catalog {
                 }
             }
         }
-        Ok(Self { rows: Rows::Memory(rows), damage })
+        Ok(Self { reader: reader.clone(), rows: Rows::Memory(rows), damage })
     }
 
     /// Whether the rows come from the index.
@@ -115,10 +122,8 @@ impl Catalog {
     /// When the index cannot be read.
     pub fn search(&self, query: &Query) -> Result<Vec<ExchangeRow>, CatalogError> {
         let mut found = Vec::new();
-        let mut take = |row: &ExchangeRow| {
-            if query.matches(row) {
-                found.push(row.clone());
-            }
+        let mut take = |row: ExchangeRow| {
+            found.push(row);
             if query.limit != 0 && found.len() >= query.limit {
                 ControlFlow::Break(())
             } else {
@@ -126,16 +131,55 @@ impl Catalog {
             }
         };
         match &self.rows {
-            Rows::Index(index) => index.exchanges(query.after, |row| take(&row))?,
+            Rows::Index(index) => index.search(query, take)?,
             Rows::Memory(rows) => {
                 for row in rows.exchanges.values() {
-                    if take(row).is_break() {
+                    let selected = query.selects(row, || self.reader.ends_at(row));
+                    if selected && take(row.clone()).is_break() {
                         break;
                     }
                 }
             }
         }
         Ok(found)
+    }
+}
+
+impl Catalog {
+    /// The ids of all sessions, until the visitor has enough.
+    pub(super) fn session_ids(
+        &self,
+        mut visit: impl FnMut(SessionId) -> ControlFlow<()>,
+    ) -> Result<(), CatalogError> {
+        match &self.rows {
+            Rows::Index(index) => index.session_ids(None, visit)?,
+            Rows::Memory(rows) => {
+                for id in rows.sessions.keys() {
+                    if visit(*id).is_break() {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The ids of all exchanges, until the visitor has enough.
+    pub(super) fn exchange_ids(
+        &self,
+        mut visit: impl FnMut(ExchangeId) -> ControlFlow<()>,
+    ) -> Result<(), CatalogError> {
+        match &self.rows {
+            Rows::Index(index) => index.exchange_ids(None, visit)?,
+            Rows::Memory(rows) => {
+                for id in rows.exchanges.keys() {
+                    if visit(*id).is_break() {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -187,11 +231,7 @@ pub fn reindex(store: &Path) -> Result<ReindexReport, ReindexError> {
     let _lock = Lock::take(&store.join(LOCK_FILE), std::time::Duration::ZERO)?;
     let index = Index::rebuild(store, boot_id())?;
     let sessions = index.sessions()?.len() as u64;
-    let mut exchanges = 0;
-    index.exchanges(None, |_| {
-        exchanges += 1;
-        ControlFlow::Continue(())
-    })?;
+    let exchanges = index.exchange_count();
     index.close()?;
     Ok(ReindexReport { sessions, exchanges })
 }

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::model::{
     Account, AccountState, Change, ConnectionClosed, Decision, Effect, Ending, ExchangeId,
-    ExchangeOpened, ExchangeSettled, IncompleteReason, MicrosSince, Record, SessionChanged,
-    SessionId, SessionOpened, SessionState, Timestamp, Timing,
+    ExchangeOpened, ExchangeSettled, IncompleteReason, MicrosSince, ObjectChange, Record,
+    SessionChanged, SessionId, SessionOpened, SessionState, Timestamp, Timing,
 };
 
 /// A session's row and what the fold needs to go on with it.
@@ -38,6 +38,17 @@ pub(super) trait Rows {
     fn add_session(&mut self, entry: SessionEntry);
     fn exchange(&mut self, id: ExchangeId) -> Option<&mut ExchangeRow>;
     fn add_exchange(&mut self, row: ExchangeRow);
+    /// The row of this exchange has no room for all of this, and must still be found by it. Who looks at every
+    /// row finds it in the records.
+    fn leave_out(&mut self, _exchange: ExchangeId, _what: LeftOut<'_>) {}
+}
+
+/// What a row may have no room for.
+pub(super) enum LeftOut<'a> {
+    /// The whole command line of an exec.
+    CommandLine(&'a str),
+    /// All objects that were changed.
+    Objects(&'a [ObjectChange]),
 }
 
 /// The state of the fold besides the rows: the exchanges that may still get records.
@@ -73,6 +84,7 @@ impl Fold {
             Record::GatewayStopped(_)
             | Record::UnrecordedSpan(_)
             | Record::HoldChanged(_)
+            | Record::RecordingRead(_)
             | Record::Unknown { .. } => {}
         }
     }
@@ -92,7 +104,11 @@ impl Fold {
             entry.unsettled += u64::from(row.last.is_none());
             seen(entry, opened.time);
         }
+        let is_cut = row.command_line_cut;
         rows.add_exchange(row);
+        if let (true, Some(line)) = (is_cut, command_line(opened)) {
+            rows.leave_out(opened.exchange, LeftOut::CommandLine(&line));
+        }
     }
 
     fn active(&mut self, rows: &mut impl Rows, exchange: ExchangeId, at_us: MicrosSince) {
@@ -116,6 +132,7 @@ impl Fold {
             return;
         }
         settle(row, at, settled);
+        let omits_objects = row.objects_omitted > 0;
         if let Some(entry) = row.session.and_then(|id| rows.session(id)) {
             if !refused {
                 entry.unsettled = entry.unsettled.saturating_sub(1);
@@ -124,6 +141,9 @@ impl Fold {
             entry.exchange_gap_bytes += settled.account.gap_bytes;
             merge(entry, &settled.account);
             seen(entry, settled.time);
+        }
+        if omits_objects {
+            rows.leave_out(settled.exchange, LeftOut::Objects(&settled.objects));
         }
     }
 }
@@ -252,6 +272,12 @@ impl ExchangeRow {
     }
 }
 
+/// The arguments of an exec, with a space between them.
+pub(super) fn command_line(opened: &ExchangeOpened) -> Option<String> {
+    let stream = opened.stream.as_ref()?;
+    (!stream.command.is_empty()).then(|| stream.command.join(" "))
+}
+
 fn opened_row(at: Position, opened: &ExchangeOpened) -> ExchangeRow {
     let info = opened.request.clone().unwrap_or_default();
     let head = opened.head.as_ref();
@@ -264,11 +290,15 @@ fn opened_row(at: Position, opened: &ExchangeOpened) -> ExchangeRow {
         verdict.map_or_else(Default::default, |verdict| clip_list(&verdict.policies, 96, 192));
     let principal = opened.principal.as_deref();
     let refusal = opened.refusal.as_ref();
+    let whole_line = command_line(opened);
+    let command_line = whole_line.as_ref().map(|line| clip(line, 160));
     ExchangeRow {
         exchange: opened.exchange,
         session: opened.session,
         command: opened.command.as_ref().map(|command| clip(&command.id, 64)),
         command_name: opened.command.as_ref().map(|command| clip(&command.name, 96)),
+        command_line_cut: command_line != whole_line,
+        command_line,
         time: opened.time,
         cluster: clip(&opened.cluster, 80),
         task: opened.task.as_deref().map(|task| clip(task, 80)),
@@ -279,7 +309,7 @@ fn opened_row(at: Position, opened: &ExchangeOpened) -> ExchangeRow {
         subresource: clip(&info.subresource, 64),
         namespace: clip(&info.namespace, 80),
         name: clip(&info.name, 264),
-        path: clip(path, 320),
+        path: clip(path, 256),
         user_agent: clip(head.and_then(|head| head.header("user-agent")).unwrap_or(""), 160),
         username: clip(principal.map_or("", |principal| &principal.username), 160),
         subject: clip(principal.map_or("", |principal| &principal.subject), 128),

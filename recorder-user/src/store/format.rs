@@ -2,6 +2,7 @@
 
 mod compress;
 mod encoder;
+mod exchanges;
 mod header;
 mod payload;
 mod signed;
@@ -13,10 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{DecodeRecordError, Kind};
 
-pub(super) use encoder::Encoder;
+pub(super) use encoder::{EncodeError, Encoder};
 pub use header::{BadHeader, Header, Previous};
 pub(super) use header::{PREAMBLE_BYTES, decode_header, header_bytes};
-pub(super) use payload::{Stored, decode, expand};
+pub(super) use payload::{Stored, base, decode, expand};
 pub use signed::{Checkpoint, Seal, SealedBy};
 pub(super) use signed::{Signed, read_seal};
 pub use tombstone::{DeletedRecords, DeletedSegments, DeletionCause, Tombstone};
@@ -41,6 +42,10 @@ pub(super) mod flag {
     pub(in crate::store) const ZSTD: u16 = 1;
     /// The payload is told by an earlier record of the segment that holds nearly the same.
     pub(in crate::store) const BASE: u16 = 1 << 1;
+    /// The payload is encrypted, after everything else was done to it.
+    pub(in crate::store) const ENCRYPTED: u16 = 1 << 2;
+    /// The payload is encrypted with the key of the session whose id precedes it.
+    pub(in crate::store) const SESSION: u16 = 1 << 3;
     /// The record was deleted: of it only its digest is left.
     pub(in crate::store) const PRUNED: u16 = 1 << 4;
 }
@@ -95,6 +100,12 @@ pub enum DecodePayloadError {
     /// The record was deleted; only its digest is left.
     #[error("the record was deleted")]
     Pruned,
+    /// The record is of a session that was erased.
+    #[error("the session was erased")]
+    Erased,
+    /// The keys are not here, or are not those that it was encrypted with.
+    #[error("the record is encrypted, and its key is not here")]
+    Decryption,
     /// The earlier record that it builds on is not what it must be.
     #[error("the record that it builds on cannot be read")]
     Base,
@@ -104,6 +115,14 @@ pub enum DecodePayloadError {
     /// The payload does not have the form of its kind.
     #[error(transparent)]
     Record(#[from] DecodeRecordError),
+}
+
+impl DecodePayloadError {
+    /// Whether the record was deleted on purpose, and is not damaged.
+    #[must_use]
+    pub const fn is_deletion(&self) -> bool {
+        matches!(self, Self::Pruned | Self::Erased)
+    }
 }
 
 /// The state of a chain after a record: enough to go on from there.

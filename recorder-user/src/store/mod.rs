@@ -13,10 +13,13 @@
 mod catalog;
 mod clip;
 mod disk;
+pub mod encryption;
 mod fold;
 mod format;
 mod free_disk;
+mod id_part;
 mod index;
+mod live_rows;
 mod lock;
 mod memory;
 mod open;
@@ -31,6 +34,7 @@ mod scan;
 mod schedule;
 mod segment;
 pub mod signing;
+mod source;
 mod sync;
 mod verify;
 mod writer;
@@ -46,7 +50,11 @@ pub use format::{
     DeletionCause, Header, PAYLOAD_BYTES_MAX, Previous,
     RecordTooLarge, Seal, SealedBy, Tombstone,
 };
-pub use index::{IndexError, IndexHealth};
+pub use id_part::{ID_PART_CHARS_MIN, IdPart, MATCHING_IDS_MAX, MatchingIds, ParseIdPartError};
+pub use index::{
+    IndexBackend, IndexError, IndexHealth, ParseIndexBackendError, VERSION as ROWS_VERSION,
+};
+pub use live_rows::{LiveRows, LiveRowsError, RowPage};
 pub use lock::LockError;
 pub use open::{CloseStoreError, OpenStoreError, Recovered, Store, StoreOptions};
 pub use reader::{
@@ -65,6 +73,7 @@ pub use rows::{
     RefusalRow, SessionKind, SessionView, StateWord, StatusFilter,
 };
 pub use scan::{BadRecord, ScanError};
+pub use source::RowSource;
 pub use sync::SyncHealth;
 pub use verify::{FirstBad, SegmentReport, VerifyError, VerifyReport, verify, verify_session};
 

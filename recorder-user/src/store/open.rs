@@ -13,8 +13,10 @@ use tokio::sync::oneshot;
 use super::{
     Clock,
     disk::{self, Disk, SystemDisk},
+    encryption::{EncryptionError, KeySource, Vault},
     fold::Fold,
-    index::{Feed, Index},
+    index::{Feed, Index, IndexBackend},
+    live_rows::LiveRows,
     lock::{Lock, LockError},
     memory::MemoryRows,
     queue::{Shared, chain},
@@ -39,6 +41,8 @@ pub struct StoreOptions {
     pub directory: PathBuf,
     /// Where the keys lie: outside the store, so that a copy of it holds none.
     pub keys: PathBuf,
+    /// The operator's key, where what is stored is to be encrypted.
+    pub encryption: Option<KeySource>,
     /// A longer segment is sealed and followed by a new one. Recovery reads one segment.
     pub segment_bytes_max: u64,
     /// An older segment that holds records is sealed and followed by a new one: only sealed ones are archived.
@@ -49,20 +53,25 @@ pub struct StoreOptions {
     pub queue_bytes_max: usize,
     /// How long what nobody waits for may stay out of stable storage, the flush itself not counted.
     pub sync_interval: Duration,
+    /// The database of the index. An index that is in another one is built anew.
+    pub index: IndexBackend,
 }
 
 impl StoreOptions {
-    /// The defaults: segments of 256 MiB or a day, signed every 10 s while there is something, a queue of 64 MiB, a flush every 100 ms while there is something.
+    /// The defaults: segments of 256 MiB or a day, signed every 10 s while there is something, a queue of 64 MiB,
+    /// a flush every 100 ms while there is something, the index in sled.
     #[must_use]
     pub fn new(directory: PathBuf) -> Self {
         Self {
             keys: signing::keys_directory(&directory),
             directory,
+            encryption: None,
             segment_bytes_max: 256 << 20,
             segment_age_max: Duration::from_secs(24 * 60 * 60),
             checkpoint_interval: Duration::from_secs(10),
             queue_bytes_max: 64 << 20,
             sync_interval: Duration::from_millis(100),
+            index: IndexBackend::Sled,
         }
     }
 }
@@ -85,6 +94,9 @@ pub enum OpenStoreError {
     /// The key that signs the record could not be read or made.
     #[error("the signing key")]
     Key(#[from] SigningKeyError),
+    /// The keys of an encrypted store could not be had.
+    #[error("the keys of the encrypted store")]
+    Encryption(#[from] EncryptionError),
     /// The segments could not be put in order.
     #[error("recover the store")]
     Recover(#[from] RecoverError),
@@ -133,7 +145,6 @@ pub struct Recovered {
 pub struct Store {
     shared: Arc<Shared>,
     gateway: GatewayId,
-    directory: PathBuf,
     keys: PathBuf,
     clock: Clock,
     writers: Vec<JoinHandle<()>>,
@@ -166,13 +177,15 @@ impl Store {
         let lock = Lock::take(&directory.join(LOCK_FILE), LOCK_PATIENCE)?;
         segment::remove_leftovers(&directory).map_err(io)?;
         let key = signing::load_or_create(&options.keys)?;
+        let vault = options.encryption.as_ref();
+        let vault = vault.map(|key| Vault::open_or_create(&options.keys, key)).transpose()?;
         let found = recovery::recover(&directory, &clock, &key)?;
         // After recovery: what a tombstone says counts only where the tombstone is durable.
         retention::finish(&directory, &signing::trusted(&options.keys)?)?;
         let gateway = recovery::gateway_id(&directory, found.gateway)?;
         let boot = boot_id();
         let feed = Arc::new(Feed::default());
-        let (index, sessions, index_rebuilt) = open_index(&directory, boot, &feed);
+        let (index, sessions, index_rebuilt) = open_index(&options, boot, &feed);
         let mut maker = Maker {
             store: directory.clone(),
             keys: options.keys.clone(),
@@ -181,6 +194,7 @@ impl Store {
             gateway,
             boot,
             key,
+            vault,
             last: found.last.map(|last| last.segment),
         };
         let mut segment = maker.segment(found.last)?;
@@ -223,8 +237,7 @@ impl Store {
         lock: Lock,
     ) -> Result<Self, OpenStoreError> {
         let gateway = maker.gateway;
-        let (directory, keys) = (options.directory.clone(), options.keys.clone());
-        let clock = Arc::clone(&maker.clock);
+        let (keys, clock) = (options.keys.clone(), Arc::clone(&maker.clock));
         let sync = Arc::new(Syncer::new(options.sync_interval));
         let shared = Arc::new(Shared::new(
             options.directory.clone(),
@@ -241,7 +254,6 @@ impl Store {
         let mut store = Self {
             shared,
             gateway,
-            directory,
             keys,
             clock,
             writers: Vec::new(),
@@ -266,9 +278,15 @@ impl Store {
     /// must be one of these at a time, and it must not be used after the store is closed.
     #[must_use]
     pub fn retention(&self, may_go: Option<MayGo>) -> Retention {
-        let (directory, keys) = (self.directory.clone(), self.keys.clone());
+        let (directory, keys) = (self.shared.directory.clone(), self.keys.clone());
         let (shared, clock) = (Arc::clone(&self.shared), Arc::clone(&self.clock));
         Retention::new(directory, keys, shared, clock, may_go)
+    }
+
+    /// A handle to ask for the rows of what is written.
+    #[must_use]
+    pub fn rows(&self) -> LiveRows {
+        LiveRows::new(Arc::clone(&self.shared.index), Reader::on(&self.shared.directory))
     }
 
     /// The gateway that this store belongs to: made once, kept in the directory.
@@ -325,11 +343,12 @@ fn spawn(
 
 /// The index and the sessions that are open. Without an index they are found in the segments.
 fn open_index(
-    store: &std::path::Path,
+    options: &StoreOptions,
     boot: BootId,
     feed: &Feed,
 ) -> (Option<Index>, Vec<SessionView>, Option<String>) {
-    let opened = Index::open(store, boot).and_then(|opened| {
+    let store = &options.directory;
+    let opened = Index::open(store, boot, options.index).and_then(|opened| {
         let sessions = opened.index.active_sessions()?;
         Ok((Some(opened.index), sessions, opened.rebuilt))
     });

@@ -111,7 +111,7 @@ struct Queue {
 
 /// What writer, flusher and handles share.
 pub(super) struct Shared {
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
     queue: Mutex<Queue>,
     wake: Condvar,
     pub(super) room: Semaphore,

@@ -8,13 +8,15 @@ use std::{
 use super::{
     catalog::{Catalog, CatalogError},
     format::{DecodePayloadError, Header},
+    lock,
+    open::LOCK_FILE,
     records_of::RecordsOf,
     rows::{ExchangeRow, Position},
     scan::{self, Scan, ScanError},
 };
 use crate::model::{
-    Chunk, ExchangeId, ExchangeOpened, ExchangeSettled, Record, RequestEnded, ResponseStarted,
-    SegmentId,
+    Chunk, ExchangeId, ExchangeOpened, ExchangeSettled, Kind, Record, RequestEnded,
+    ResponseStarted, SegmentId, Timestamp,
 };
 
 /// A store could not be read.
@@ -141,8 +143,34 @@ impl Reader {
             ahead: VecDeque::new(),
             scan: None,
             begin: None,
+            only: None,
             drained: false,
         }
+    }
+
+    /// The records of this kind alone, from the start or from this position on; the others are not decoded.
+    #[must_use]
+    pub fn records_of_kind(&self, kind: Kind, begin: Option<Position>) -> Records {
+        Records { only: Some(kind), begin, ..self.records() }
+    }
+
+    /// Where to begin so as to see all records that were made at this time or later, as far as segments'
+    /// ids tell: in the last segment that was begun before, or one earlier if the clock was set.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn position_before(&self, time: Timestamp) -> Result<Option<Position>, ReadError> {
+        let millis = u64::try_from(time.as_micros() / 1000).unwrap_or(0).to_be_bytes();
+        let segments = scan::list_segments(&self.store)?;
+        let after = segments.partition_point(|(segment, _)| segment.as_bytes()[..6] <= millis[2..]);
+        let begin = after.checked_sub(2).and_then(|place| segments.get(place));
+        Ok(begin.map(|(segment, _)| Position { segment: *segment, offset: 0 }))
+    }
+
+    /// Whether a gateway has the store at this moment.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        lock::is_held(&self.store.join(LOCK_FILE))
     }
 
     /// The records from this one on. What comes before it is not read, so that its chain is not checked.
@@ -281,6 +309,7 @@ pub struct Records {
     ahead: VecDeque<(SegmentId, PathBuf)>,
     scan: Option<Scan>,
     begin: Option<Position>,
+    only: Option<Kind>,
     /// The segment's end was seen after its successor was: nothing more comes in it.
     drained: bool,
 }
@@ -300,6 +329,7 @@ impl Iterator for Records {
             let failed = match scan.next() {
                 // What retention deleted is no damage: `verify` says what is gone.
                 Ok(Some(raw)) if raw.is_pruned() => continue,
+                Ok(Some(raw)) if self.only.is_some_and(|only| only != raw.kind) => continue,
                 Ok(Some(raw)) => {
                     let position = Position { segment, offset: raw.offset };
                     let record = raw.decode();

@@ -9,6 +9,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
+use super::format::EncodeError;
 use super::{
     format::PAYLOAD_BYTES_MAX,
     index::IndexHealth,
@@ -52,6 +53,18 @@ pub enum AppendError {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
+}
+
+impl From<EncodeError> for AppendError {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::TooLarge(too_large) => Self::TooLarge { bytes: too_large.bytes },
+            EncodeError::Encryption(error) => Self::Failed {
+                step: "encrypting a record",
+                source: Arc::new(io::Error::other(error)),
+            },
+        }
+    }
 }
 
 /// How the store fares; for `/readyz` and metrics.

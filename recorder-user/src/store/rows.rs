@@ -7,13 +7,17 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use super::{
+    fold::command_line,
+    reader::{ExchangeEnds, ReadError},
+};
 use crate::model::{
     AccountState, Decision, Effect, Ending, ExchangeId, IncompleteReason, ObjectChange, SegmentId,
     SessionId, SessionKey, SessionState, Timestamp, Timing,
 };
 
-/// The most bytes of JSON that a row has: the index takes no larger value.
-pub const ROW_BYTES_MAX: usize = 4096;
+/// The most bytes of JSON that a row has: the index takes no larger value, and adds some bytes of its own.
+pub const ROW_BYTES_MAX: usize = 4096 - 16;
 
 /// Where a record begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -201,6 +205,12 @@ pub struct ExchangeRow {
     pub command: Option<String>,
     /// kubectl's word for the invocation (`Kubectl-Command`): a claim.
     pub command_name: Option<String>,
+    /// The arguments of an exec with a space between them, as much as fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command_line: Option<String>,
+    /// Whether the command line is longer than that.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub command_line_cut: bool,
     /// When the request head was received.
     pub time: Timestamp,
     /// The cluster's name; empty when it was not found.
@@ -305,6 +315,15 @@ impl FromStr for StatusFilter {
     }
 }
 
+impl fmt::Display for StatusFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(status) => write!(f, "{status}"),
+            Self::Class(class) => write!(f, "{class}xx"),
+        }
+    }
+}
+
 impl StatusFilter {
     fn matches(self, status: Option<u16>) -> bool {
         match self {
@@ -327,10 +346,16 @@ pub struct Query {
     pub verb: Option<String>,
     /// On this resource: `RESOURCE[.GROUP][/SUBRESOURCE]`; without a subresource it matches all.
     pub resource: Option<String>,
+    /// Of this API group; empty is the core group.
+    pub api_group: Option<String>,
+    /// On this cluster.
+    pub cluster: Option<String>,
     /// In this namespace.
     pub namespace: Option<String>,
     /// On this object; also one that the exchange changed without naming it.
     pub name: Option<String>,
+    /// That changed the object with this uid.
+    pub uid: Option<String>,
     /// Whose user agent contains this text.
     pub user_agent: Option<String>,
     /// With this verdict.
@@ -339,7 +364,7 @@ pub struct Query {
     pub status: Option<StatusFilter>,
     /// With this effect.
     pub effect: Option<Effect>,
-    /// Of this invocation: kubectl's id, or text that its word contains.
+    /// Of this invocation: kubectl's id, or text that its word or the command line of an exec contains.
     pub command: Option<String>,
     /// Received at this instant or later.
     pub since: Option<Timestamp>,
@@ -351,10 +376,45 @@ pub struct Query {
     pub after: Option<ExchangeId>,
 }
 
+/// A resource as a query names it.
+pub(super) struct WantedResource<'a> {
+    pub(super) resource: &'a str,
+    pub(super) group: Option<&'a str>,
+    pub(super) subresource: Option<&'a str>,
+}
+
 impl Query {
-    /// Whether the row fulfils every condition but the limit.
-    #[must_use]
-    pub fn matches(&self, row: &ExchangeRow) -> bool {
+    /// Whether the row fulfils every condition but the limit. A row does not hold all of a long command line or
+    /// of many objects: where that matters the exchange's own records decide. Where they cannot be read any
+    /// more, the row alone does.
+    pub(super) fn selects(
+        &self,
+        row: &ExchangeRow,
+        records: impl FnOnce() -> Result<Option<ExchangeEnds>, ReadError>,
+    ) -> bool {
+        if !self.matches_plainly(row) {
+            return false;
+        }
+        let object = self.matches_object(row.name.as_str(), &row.objects);
+        let command = self.command.as_deref().is_none_or(|wanted| command_matches(wanted, row));
+        if (!object && row.objects_omitted == 0) || (!command && !row.command_line_cut) {
+            return false;
+        }
+        (object && command)
+            || matches!(records(), Ok(Some(ends)) if self.matches_records(row, &ends))
+    }
+
+    fn matches_records(&self, row: &ExchangeRow, ends: &ExchangeEnds) -> bool {
+        let objects = ends.settled.as_ref().map_or(&[][..], |settled| &settled.objects);
+        let line = command_line(&ends.opened).unwrap_or_default();
+        self.matches_object(&row.name, objects)
+            && self
+                .command
+                .as_deref()
+                .is_none_or(|wanted| command_matches(wanted, row) || line.contains(wanted))
+    }
+
+    fn matches_plainly(&self, row: &ExchangeRow) -> bool {
         let text = |wanted: &Option<String>, found: &str| {
             wanted.as_deref().is_none_or(|wanted| wanted == found)
         };
@@ -367,36 +427,57 @@ impl Query {
             && self.effect.is_none_or(|effect| row.effect == effect)
             && text(&self.verb, &row.verb)
             && text(&self.namespace, &row.namespace)
+            && text(&self.api_group, &row.api_group)
+            && text(&self.cluster, &row.cluster)
             && self.task.as_deref().is_none_or(|task| row.task.as_deref() == Some(task))
             && (text(&self.principal, &row.username) || text(&self.principal, &row.subject))
-            && self.resource.as_deref().is_none_or(|wanted| resource_matches(wanted, row))
-            && self.name.as_deref().is_none_or(|wanted| name_matches(wanted, row))
+            && self.resource().is_none_or(|wanted| wanted.matches(row))
             && self.user_agent.as_deref().is_none_or(|part| row.user_agent.contains(part))
-            && self.command.as_deref().is_none_or(|wanted| command_matches(wanted, row))
+    }
+
+    fn matches_object(&self, name: &str, objects: &[ObjectChange]) -> bool {
+        let any = |of: fn(&ObjectChange) -> &str, wanted: &str| {
+            objects.iter().any(|object| of(object) == wanted)
+        };
+        self.name
+            .as_deref()
+            .is_none_or(|wanted| wanted == name || any(|object| &object.name, wanted))
+            && self.uid.as_deref().is_none_or(|wanted| any(|object| &object.uid, wanted))
+    }
+
+    /// The resource, taken apart.
+    pub(super) fn resource(&self) -> Option<WantedResource<'_>> {
+        let wanted = self.resource.as_deref()?;
+        let (wanted, subresource) = match wanted.split_once('/') {
+            Some((resource, subresource)) => (resource, Some(subresource)),
+            None => (wanted, None),
+        };
+        let (resource, group) = match wanted.split_once('.') {
+            Some((resource, group)) => (resource, Some(group)),
+            None => (wanted, None),
+        };
+        Some(WantedResource { resource, group, subresource })
     }
 }
 
-fn resource_matches(wanted: &str, row: &ExchangeRow) -> bool {
-    let (wanted, subresource) = match wanted.split_once('/') {
-        Some((resource, subresource)) => (resource, Some(subresource)),
-        None => (wanted, None),
-    };
-    let (resource, group) = match wanted.split_once('.') {
-        Some((resource, group)) => (resource, Some(group)),
-        None => (wanted, None),
-    };
-    row.resource == resource
-        && group.is_none_or(|group| row.api_group == group)
-        && subresource.is_none_or(|subresource| row.subresource == subresource)
-}
-
-fn name_matches(wanted: &str, row: &ExchangeRow) -> bool {
-    row.name == wanted || row.objects.iter().any(|object| object.name == wanted)
+impl WantedResource<'_> {
+    fn matches(&self, row: &ExchangeRow) -> bool {
+        row.resource == self.resource
+            && self.group.is_none_or(|group| row.api_group == group)
+            && self.subresource.is_none_or(|subresource| row.subresource == subresource)
+    }
 }
 
 fn command_matches(wanted: &str, row: &ExchangeRow) -> bool {
+    let contained = |text: &Option<String>| text.as_deref().is_some_and(|t| t.contains(wanted));
     row.command.as_deref() == Some(wanted)
-        || row.command_name.as_deref().is_some_and(|name| name.contains(wanted))
+        || contained(&row.command_name)
+        || contained(&row.command_line)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]

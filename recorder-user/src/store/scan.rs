@@ -5,7 +5,7 @@ use std::{
     io,
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use bytes::Bytes;
@@ -14,7 +14,12 @@ use super::format::{
     self, BadHeader, ChainHash, DecodePayloadError, HASH_BYTES, Header, Mark, PREAMBLE_BYTES,
     RECORD_FRAME_BYTES, RECORD_HEAD_BYTES, RecordHead, Stored, flag,
 };
-use crate::model::{Kind, Record, SegmentId};
+use super::{
+    encryption::{Cipher, SegmentEncryption, Vault},
+    queue::chain,
+    signing::keys_directory,
+};
+use crate::model::{Kind, Record, SegmentId, SessionId};
 
 /// How a record is not what a writer wrote.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,7 +102,7 @@ pub(super) struct RawRecord {
     flags: u16,
     payload: Bytes,
     pub(super) hash: ChainHash,
-    file: Arc<File>,
+    file: Arc<SegmentFile>,
 }
 
 impl RawRecord {
@@ -117,9 +122,14 @@ impl RawRecord {
 
     /// The offset of the record that this one builds on.
     pub(super) fn base(&self) -> Option<u64> {
-        let builds = self.flags & flag::BASE != 0 && !self.is_pruned();
-        let base = self.payload.first_chunk().filter(|_| builds)?;
-        Some(u64::from_le_bytes(*base))
+        format::base(&*self.file, (self.offset, self.kind, self.flags), &self.payload)
+    }
+
+    /// The session with whose key the record is encrypted.
+    pub(super) fn locked_for(&self) -> Option<SessionId> {
+        let of_session = self.flags & flag::SESSION != 0 && !self.is_pruned();
+        let id = self.payload.first_chunk().filter(|_| of_session)?;
+        Some(SessionId::from_bytes(*id))
     }
 
     /// The digest that stands in the place of a deleted record.
@@ -133,18 +143,53 @@ impl RawRecord {
     }
 }
 
-impl Stored for File {
+/// A segment's file, and what opens its payloads.
+#[derive(Debug)]
+struct SegmentFile {
+    path: PathBuf,
+    file: File,
+    encryption: OnceLock<(SegmentId, SegmentEncryption)>,
+    cipher: OnceLock<Option<Cipher>>,
+}
+
+impl SegmentFile {
+    /// Made when the first encrypted payload is read; none where the keys are not at hand.
+    fn cipher(&self) -> Option<&Cipher> {
+        let open = || {
+            let (segment, encryption) = self.encryption.get()?;
+            let store = self.path.parent()?.parent()?;
+            let opened = Vault::open(&keys_directory(store)).and_then(|vault| {
+                vault.map(|vault| vault.resume(*segment, encryption)).transpose()
+            });
+            opened.unwrap_or_else(|error| {
+                tracing::warn!(error = %chain(&error), "encrypted records cannot be read");
+                None
+            })
+        };
+        self.cipher.get_or_init(open).as_ref()
+    }
+}
+
+impl Stored for SegmentFile {
+    fn decrypt(
+        &self,
+        record: (u64, Kind, u16),
+        payload: &[u8],
+    ) -> Result<Bytes, DecodePayloadError> {
+        self.cipher().ok_or(DecodePayloadError::Decryption)?.decrypt(record, payload)
+    }
+
     fn record_at(&self, offset: u64) -> Option<(Kind, u16, Bytes)> {
         let mut head = [0; RECORD_HEAD_BYTES];
-        self.read_exact_at(&mut head, offset).ok()?;
+        self.file.read_exact_at(&mut head, offset).ok()?;
         let head_bytes = head;
         let head = RecordHead::decode(&head)?;
-        let left = self.metadata().ok()?.len().checked_sub(offset)?;
+        let left = self.file.metadata().ok()?.len().checked_sub(offset)?;
         if left < head.record_bytes() as u64 {
             return None;
         }
         let mut payload = vec![0; head.payload_bytes];
-        self.read_exact_at(&mut payload, offset + RECORD_HEAD_BYTES as u64).ok()?;
+        self.file.read_exact_at(&mut payload, offset + RECORD_HEAD_BYTES as u64).ok()?;
         let crc = crc32c::crc32c_append(crc32c::crc32c(&head_bytes[8..]), &payload);
         (crc == head.crc).then(|| (head.kind, head.flags, payload.into()))
     }
@@ -153,7 +198,7 @@ impl Stored for File {
 /// Goes through a segment.
 pub(super) struct Scan {
     path: PathBuf,
-    file: Arc<File>,
+    file: Arc<SegmentFile>,
     version: u16,
     mark: Mark,
     sealed: bool,
@@ -165,7 +210,9 @@ impl Scan {
     /// Reads the header.
     pub(super) fn open(path: &Path) -> Result<(Self, Header), ScanError> {
         let io = |source| ScanError::Io { path: path.to_owned(), source };
-        let file = Arc::new(File::open(path).map_err(io)?);
+        let file = File::open(path).map_err(io)?;
+        let (encryption, cipher) = (OnceLock::new(), OnceLock::new());
+        let file = Arc::new(SegmentFile { path: path.to_owned(), file, encryption, cipher });
         let mark = Mark { hash: ChainHash([0; HASH_BYTES]), offset: 0, records: 0 };
         let (window, window_at) = (Vec::new(), 0);
         let path_buf = path.to_owned();
@@ -175,6 +222,10 @@ impl Scan {
         let length = format::header_bytes(scan.see(PREAMBLE_BYTES)?).map_err(bad)?;
         let read = format::decode_header(scan.see(length)?).map_err(bad)?;
         scan.version = read.version;
+        if let Some(encryption) = &read.header.encryption {
+            // The header is read once: there is nothing in it yet.
+            drop(scan.file.encryption.set((read.header.segment, encryption.clone())));
+        }
         scan.mark = Mark { hash: read.hash, offset: read.bytes as u64, records: 0 };
         Ok((scan, read.header))
     }
@@ -183,7 +234,7 @@ impl Scan {
     pub(super) fn open_at(path: &Path, offset: u64) -> Result<Self, ScanError> {
         let (mut scan, _) = Self::open(path)?;
         if offset > scan.mark.offset {
-            let hash = hash_before(&scan.file, offset);
+            let hash = hash_before(&scan.file.file, offset);
             scan.mark = Mark {
                 hash: hash.map_err(|source| ScanError::Io { path: path.to_owned(), source })?,
                 offset,
@@ -214,12 +265,12 @@ impl Scan {
 
     /// How long the file is now.
     pub(super) fn file_bytes(&self) -> Result<u64, ScanError> {
-        self.file.metadata().map(|metadata| metadata.len()).map_err(|source| self.io(source))
+        self.file.file.metadata().map(|metadata| metadata.len()).map_err(|source| self.io(source))
     }
 
     /// How much of the disk the file takes: less than its length where it has holes.
     pub(super) fn disk_bytes(&self) -> Result<u64, ScanError> {
-        let metadata = self.file.metadata().map_err(|source| self.io(source))?;
+        let metadata = self.file.file.metadata().map_err(|source| self.io(source))?;
         Ok(metadata.blocks().saturating_mul(512))
     }
 
@@ -295,7 +346,7 @@ impl Scan {
         let mut have = 0;
         while have < wanted {
             let offset = from + have as u64;
-            match self.file.read_at(&mut self.window[have..], offset) {
+            match self.file.file.read_at(&mut self.window[have..], offset) {
                 Ok(0) => break,
                 Ok(bytes) => have += bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

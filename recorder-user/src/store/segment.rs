@@ -9,7 +9,8 @@ use std::{
 use super::{
     Clock,
     disk::{Disk, DiskFile},
-    format::{Encoder, Header, Mark, Previous},
+    encryption::Vault,
+    format::{EncodeError, Encoder, Header, Mark, Previous},
     index::Item,
     queue::chain,
     recorder::AppendError,
@@ -28,6 +29,8 @@ pub(super) struct Maker {
     pub(super) gateway: GatewayId,
     pub(super) boot: BootId,
     pub(super) key: Arc<SigningKey>,
+    /// None where nothing is encrypted.
+    pub(super) vault: Option<Arc<Vault>>,
     /// The greatest id so far: ids must sort in the order of the chain, whatever the clock does.
     pub(super) last: Option<SegmentId>,
 }
@@ -48,10 +51,7 @@ impl Segment {
         let mut bytes = Vec::new();
         let mut items = Vec::new();
         for record in records {
-            let offset = self
-                .encoder
-                .record(&record, &mut bytes)
-                .map_err(|too_large| AppendError::TooLarge { bytes: too_large.bytes })?;
+            let offset = self.encoder.record(&record, &mut bytes)?;
             let Mark { hash, offset: end, .. } = self.encoder.mark();
             let at = Position { segment: self.id, offset };
             items.push(Item { at, end, hash, record });
@@ -72,7 +72,11 @@ impl Maker {
         let failed = |step| move |source| AppendError::Failed { step, source: Arc::new(source) };
         self.take_up_new_key();
         let id = next_id(self.last);
+        let sealed = self.vault.as_ref().map(|vault| vault.begin(id)).transpose();
+        let sealed = sealed.map_err(|error| AppendError::from(EncodeError::from(error)))?;
+        let (encryption, cipher) = sealed.unzip();
         let header = Header {
+            encryption,
             segment: id,
             gateway: self.gateway,
             boot: self.boot,
@@ -81,10 +85,10 @@ impl Maker {
             previous,
         };
         let mut bytes = Vec::new();
-        let encoder = Encoder::begin(&header, Arc::clone(&self.key), &mut bytes);
+        let encoder = Encoder::begin(&header, Arc::clone(&self.key), cipher, &mut bytes);
         let path = segment_path(&self.store, id);
         let new = path.with_extension(NEW_EXTENSION);
-        let made = (|| {
+        let made: Result<_, AppendError> = (|| {
             let file = self.disk.create(&new).map_err(failed("creating a segment"))?;
             file.write_all_at(&bytes, 0).map_err(failed("writing a segment's header"))?;
             file.sync_data().map_err(failed("fdatasync of a segment's header"))?;

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::{
     format::{
-        self, ChainHash, Checkpoint, DeletedRecords, DeletedSegments, Header, Mark, Previous, Signed,
-        Tombstone,
+        self, ChainHash, Checkpoint, DecodePayloadError, DeletedRecords, DeletedSegments, Header, Mark,
+        Previous, Signed, Tombstone,
     },
     lock,
     open::LOCK_FILE,
@@ -96,6 +96,10 @@ pub struct VerifyReport {
     pub deleted_records: Vec<DeletedRecords>,
     /// Bodies that could not be compared, since some of it was deleted.
     pub partial_bodies: u64,
+    /// Records of sessions that were erased: their key is gone.
+    pub erased_records: u64,
+    /// Encrypted records whose key is not here: their chain was checked, their bodies were not.
+    pub locked_records: u64,
     /// Bodies whose stored bytes were compared with the hash in their outcome.
     pub bodies: u64,
     /// Whether a gateway was writing meanwhile.
@@ -339,7 +343,19 @@ impl Verifier {
             Kind::KEY => return self.key(&raw),
             _ => {}
         }
-        match raw.decode().map_err(|error| chain(&error))? {
+        let record = match raw.decode() {
+            Ok(record) => record,
+            Err(DecodePayloadError::Erased) => {
+                self.report.erased_records += 1;
+                return Ok(());
+            }
+            Err(DecodePayloadError::Decryption) => {
+                self.report.locked_records += 1;
+                return Ok(());
+            }
+            Err(error) => return Err(chain(&error)),
+        };
+        match record {
             // What an earlier run left open gets no more bytes.
             Record::GatewayStarted(_) => self.bodies.clear(),
             Record::ExchangeOpened(opened) => {

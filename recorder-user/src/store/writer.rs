@@ -145,8 +145,8 @@ impl Writer {
                     None => {}
                 }
             }
-            Err(too_large) => {
-                let error = AppendError::TooLarge { bytes: too_large.bytes };
+            Err(error) => {
+                let error = AppendError::from(error);
                 tracing::error!(error = %error, "a record was not kept");
                 self.shared.refused(&error);
                 if let Some(waiter) = waiter {
@@ -175,6 +175,8 @@ impl Writer {
         }
         let mark = self.segment.encoder.mark();
         self.segment.written = mark;
+        // First: whoever hears that a record is kept, and asks for its row, finds it. This does not wait.
+        self.index.push(&mut self.items);
         self.sync.wrote(mark.offset, &mut self.durable_waiters);
         for waiter in self.written_waiters.drain(..) {
             waiter.settle(Ok(()));
@@ -185,7 +187,6 @@ impl Writer {
         self.shared.writes.fetch_add(1, Ordering::Relaxed);
         self.shared.at(self.segment.id, mark.offset);
         self.buffer.clear();
-        self.index.push(&mut self.items);
         self.schedule.wrote();
         if mark.offset >= self.segment_bytes_max { self.rotate() } else { Ok(()) }
     }
@@ -224,7 +225,8 @@ impl Writer {
         Ok(())
     }
 
-    fn begin(&mut self, segment: Segment) {
+    fn begin(&mut self, mut segment: Segment) {
+        segment.encoder.follow(&mut self.segment.encoder);
         self.segment = segment;
         self.schedule.begun();
         self.sync.begin(Arc::clone(&self.segment.file), self.segment.written.offset);

@@ -9,3 +9,4 @@ mod follow;
 mod hostile;
 mod replay;
 mod script;
+mod search;

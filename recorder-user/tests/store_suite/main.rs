@@ -7,4 +7,5 @@ mod damage;
 mod faults;
 mod index;
 mod live;
+mod live_rows;
 mod support;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use crate::{
     model::{
         Command, Direction, Gap, GapStep, ObjectChange, Principal, Refusal, RequestHead,
-        RequestInfo, SegmentId, SessionKey, Verdict,
+        RequestInfo, SegmentId, SessionKey, StreamKind, StreamRequest, Verdict,
     },
     store::{memory::MemoryRows, rows::ROW_BYTES_MAX},
 };
@@ -177,6 +177,7 @@ proptest! {
     fn no_text_makes_a_row_too_large(
         unit in "[a\"\\\\\u{0}\u{1}äあ\u{10ffff}]{1,3}",
         count in 1_usize..3000,
+        short in 1_usize..100,
         number in prop::sample::select(vec![0, u64::MAX]),
     ) {
         let text = unit.repeat(count);
@@ -207,8 +208,18 @@ proptest! {
             ..RequestHead::default()
         });
         intent.request = Some(info);
+        intent.stream = Some(StreamRequest {
+            kind: StreamKind::Exec,
+            container: Some(text.clone()),
+            command: vec![text.clone(); 3],
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            tty: true,
+            ports: Vec::new(),
+        });
         intent.verdict = Some(Verdict {
-            policies: vec![text.clone(); 9],
+            policies: vec![text.chars().take(short).collect(); 9],
             policy_set: text.clone(),
             ..Verdict::default()
         });
@@ -222,7 +233,7 @@ proptest! {
         let object = ObjectChange {
             kind: "ConfigMap".into(),
             namespace: "n".into(),
-            name: text.chars().take(20).collect(),
+            name: text.chars().take(short).collect(),
             uid: "u".repeat(36),
             change: Change::Modified,
         };

@@ -8,8 +8,8 @@ mod bases;
 
 use zstd::zstd_safe;
 
-use self::bases::{Base, Bases};
-use super::{HASH_BYTES, flag};
+use self::bases::{Base, Bases, Place};
+use super::{HASH_BYTES, exchanges::Topic, flag};
 use crate::model::{CHUNK_HEADER_BYTES, Record};
 
 /// Compresses the payloads of one segment.
@@ -35,13 +35,12 @@ impl Compressor {
     /// its flags. The record will begin at `offset` of the segment.
     pub(super) fn compress(
         &mut self,
-        record: &Record,
+        (record, topic): (&Record, Option<Topic>),
         offset: u64,
         payload: usize,
         out: &mut Vec<u8>,
     ) -> u16 {
         let Record::Chunk(chunk) = record else {
-            self.bases.see(record);
             let worth = out.len() - payload >= COMPRESS_BYTES_MIN;
             return if worth && self.shorten(payload, out) { flag::ZSTD } else { 0 };
         };
@@ -49,7 +48,7 @@ impl Compressor {
         if bytes < COMPRESS_CHUNK_BYTES_MIN {
             return 0;
         }
-        let place = self.bases.place(chunk);
+        let place = topic.and_then(|topic| Place::of(topic, chunk));
         if let Some(flags) = place.and_then(|place| self.differ(place, payload, out)) {
             return flags;
         }
@@ -61,7 +60,7 @@ impl Compressor {
     }
 
     /// Stores what differs from an earlier piece, if that is little.
-    fn differ(&mut self, place: bases::Place, payload: usize, out: &mut Vec<u8>) -> Option<u16> {
+    fn differ(&mut self, place: Place, payload: usize, out: &mut Vec<u8>) -> Option<u16> {
         let base = self.bases.get(place)?;
         let data = payload + CHUNK_HEADER_BYTES;
         let flags = if *base.data == out[data..] {

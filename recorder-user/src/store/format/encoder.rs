@@ -6,12 +6,27 @@ use serde::Serialize;
 
 use super::{
     Checkpoint, Header, Mark, PAYLOAD_BYTES_MAX, RECORD_HEAD_BYTES, RecordTooLarge, Seal, SealedBy,
-    Tombstone, VERSION, compress::Compressor, header::encode_header, link, signed,
+    Tombstone, VERSION, compress::Compressor, exchanges::Exchanges, header::encode_header, link,
+    signed,
 };
 use crate::{
     model::{Kind, Record, SegmentId, Timestamp},
-    store::signing::{self, SigningKey},
+    store::{
+        encryption::{Cipher, EncryptionError, KeyOf},
+        signing::{self, SigningKey},
+    },
 };
+
+/// A record that was not appended.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::store) enum EncodeError {
+    /// It is too large.
+    #[error(transparent)]
+    TooLarge(#[from] RecordTooLarge),
+    /// The key of its session could not be had.
+    #[error("encrypt the record")]
+    Encryption(#[from] EncryptionError),
+}
 
 /// Continues a chain, record by record.
 pub(in crate::store) struct Encoder {
@@ -19,6 +34,9 @@ pub(in crate::store) struct Encoder {
     mark: Mark,
     key: Arc<SigningKey>,
     compressor: Compressor,
+    /// None where nothing is encrypted.
+    cipher: Option<Cipher>,
+    exchanges: Exchanges,
 }
 
 impl Encoder {
@@ -26,18 +44,25 @@ impl Encoder {
     pub(in crate::store) fn begin(
         header: &Header,
         key: Arc<SigningKey>,
+        cipher: Option<Cipher>,
         out: &mut Vec<u8>,
     ) -> Self {
         let hash = encode_header(header, out);
         let mark = Mark { hash, offset: out.len() as u64, records: 0 };
-        let mut encoder = Self::resume(header.segment, mark, key);
+        let mut encoder = Self { cipher, ..Self::resume(header.segment, mark, key) };
         encoder.endorsements(out);
         encoder
     }
 
-    /// Goes on after a record of an existing segment.
+    /// Goes on after a record of an existing segment, to end it: nothing but signed statements follows.
     pub(in crate::store) fn resume(segment: SegmentId, mark: Mark, key: Arc<SigningKey>) -> Self {
-        Self { segment, mark, key, compressor: Compressor::new() }
+        let (compressor, exchanges) = (Compressor::new(), Exchanges::default());
+        Self { segment, mark, key, compressor, cipher: None, exchanges }
+    }
+
+    /// Goes on with what was under way in the segment before.
+    pub(in crate::store) fn follow(&mut self, before: &mut Self) {
+        self.exchanges = std::mem::take(&mut before.exchanges);
     }
 
     pub(in crate::store) const fn mark(&self) -> Mark {
@@ -49,9 +74,9 @@ impl Encoder {
         &mut self,
         record: &Record,
         out: &mut Vec<u8>,
-    ) -> Result<u64, RecordTooLarge> {
+    ) -> Result<u64, EncodeError> {
         if let Record::Unknown { kind: Kind::TOMBSTONE, payload } = record {
-            return self.tombstone(payload, out);
+            return Ok(self.tombstone(payload, out)?);
         }
         let begin = out.len();
         out.resize(begin + RECORD_HEAD_BYTES, 0);
@@ -60,10 +85,19 @@ impl Encoder {
         let bytes = out.len() - payload;
         if bytes > PAYLOAD_BYTES_MAX {
             out.truncate(begin);
-            return Err(RecordTooLarge { bytes });
+            return Err(RecordTooLarge { bytes }.into());
         }
-        let flags = self.compressor.compress(record, self.mark.offset, payload, out);
-        Ok(self.frame(record.kind(), flags, begin, out))
+        let (kind, offset) = (record.kind(), self.mark.offset);
+        self.exchanges.see(record);
+        let topic = record.exchange().and_then(|exchange| self.exchanges.topic(exchange));
+        let session = self.exchanges.session(record);
+        let mut flags = self.compressor.compress((record, topic), offset, payload, out);
+        if let Some(cipher) = &self.cipher {
+            let of = session.map_or(KeyOf::Segment, KeyOf::Session);
+            let encrypted = cipher.encrypt(of, (offset, kind, flags), payload, out);
+            flags = encrypted.inspect_err(|_| out.truncate(begin))?;
+        }
+        Ok(self.frame(kind, flags, begin, out))
     }
 
     /// Appends a tombstone, which comes without its signature: this segment's key is put in, and signs it.

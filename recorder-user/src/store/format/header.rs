@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{ChainHash, MAGIC, VERSION, VERSIONS_READ, u32_at};
 use crate::{
     model::{BootId, GatewayId, SegmentId, Timestamp},
-    store::signing::KeyId,
+    store::{encryption::SegmentEncryption, signing::KeyId},
 };
 
 /// Magic, version and header length.
@@ -40,6 +40,9 @@ pub struct Header {
     pub created: Timestamp,
     /// None in the first segment of a store.
     pub previous: Option<Previous>,
+    /// How payloads are encrypted; none where they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<SegmentEncryption>,
 }
 
 /// Appends a header to `out`; gives the first hash of the chain.

@@ -29,6 +29,7 @@ fn header(previous: Option<Previous>) -> Header {
         key: Some(key().id()),
         created: Timestamp::from_micros(1_790_000_000_000_000),
         previous,
+        encryption: None,
     }
 }
 
@@ -89,7 +90,7 @@ fn segment() -> Vec<u8> {
     let previous =
         Previous { segment: SegmentId::from_bytes([0x50; 16]), hash: ChainHash([0x11; 32]) };
     let mut bytes = Vec::new();
-    let mut encoder = Encoder::begin(&header(Some(previous)), key(), &mut bytes);
+    let mut encoder = Encoder::begin(&header(Some(previous)), key(), None, &mut bytes);
     for record in records() {
         let offset = encoder.record(&record, &mut bytes).expect("small");
         assert!(offset < bytes.len() as u64);
@@ -158,12 +159,20 @@ impl Stored for Earlier {
     fn record_at(&self, offset: u64) -> Option<(Kind, u16, Bytes)> {
         self.0.get(&offset).cloned()
     }
+
+    fn decrypt(
+        &self,
+        _record: (u64, Kind, u16),
+        _payload: &[u8],
+    ) -> Result<Bytes, DecodePayloadError> {
+        Err(DecodePayloadError::Decryption)
+    }
 }
 
 /// Encodes records; gives flags and stored length of each, after having read each as it was.
 fn stored(records: &[Record]) -> Vec<(u16, usize)> {
     let mut out = Vec::new();
-    let mut encoder = Encoder::begin(&header(None), key(), &mut out);
+    let mut encoder = Encoder::begin(&header(None), key(), None, &mut out);
     let mut earlier = Earlier::default();
     let stored = records.iter().map(|record| {
         let begin = out.len();
@@ -287,7 +296,7 @@ fn a_compressed_payload_that_lies_is_refused() {
         expand(&Earlier::default(), (9, Kind(999), flag::ZSTD), good.into()).expect("a good frame"),
         "good"
     );
-    for flags in [flag::BASE, 8, 0x8000] {
+    for flags in [flag::BASE, flag::SESSION, 0x8000] {
         let read = expand(&Earlier::default(), (9, Kind(999), flags), Bytes::new());
         assert!(matches!(read, Err(DecodePayloadError::Flags { .. })));
     }
@@ -296,7 +305,7 @@ fn a_compressed_payload_that_lies_is_refused() {
 #[test]
 fn a_payload_over_the_bound_leaves_the_chain_as_it_was() {
     let mut bytes = Vec::new();
-    let mut encoder = Encoder::begin(&header(None), key(), &mut bytes);
+    let mut encoder = Encoder::begin(&header(None), key(), None, &mut bytes);
     let (mark, length) = (encoder.mark(), bytes.len());
     let payload = vec![0; PAYLOAD_BYTES_MAX + 1].into();
     let large = Record::Unknown { kind: Kind(999), payload };

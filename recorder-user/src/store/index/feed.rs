@@ -5,14 +5,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Index, IndexError, Position, Table as _};
+use super::{Index, IndexError, Position};
 use crate::{
     model::Record,
     store::{
         format::ChainHash,
+        live_rows::LiveRowsError,
         queue::{chain, lock},
     },
 };
+
+/// What somebody wants to know of the rows. Dropped when there is no index to ask.
+pub(in crate::store) type Question = Box<dyn FnOnce(&Index) + Send>;
 
 /// A written record, for the index.
 pub(in crate::store) struct Item {
@@ -37,6 +41,8 @@ pub struct IndexHealth {
 #[derive(Default)]
 struct State {
     items: Vec<Item>,
+    /// Answered when the records that came before them are indexed.
+    questions: Vec<Question>,
     /// The queue overflowed: what is missing is read from the segments, up to here.
     behind: Option<Position>,
     /// Records were deleted: the rows are made anew from what is left.
@@ -45,14 +51,6 @@ struct State {
     dead: bool,
     idle: bool,
     health: IndexHealth,
-}
-
-/// What the thread has to do.
-struct Taken {
-    items: Vec<Item>,
-    behind: Option<Position>,
-    renew: bool,
-    stop: bool,
 }
 
 /// The bounded queue between the writer and the index.
@@ -94,6 +92,21 @@ impl Feed {
         self.wake.notify_one();
     }
 
+    /// Puts a question, to be answered by the index's thread after all records that were pushed before.
+    pub(in crate::store) fn ask(&self, question: Question) -> Result<(), LiveRowsError> {
+        let mut state = lock(&self.state);
+        if state.dead || state.stop {
+            return Err(LiveRowsError::NoIndex);
+        }
+        if state.questions.len() >= QUESTIONS_MAX {
+            return Err(LiveRowsError::Busy);
+        }
+        state.questions.push(question);
+        drop(state);
+        self.wake.notify_one();
+        Ok(())
+    }
+
     pub(in crate::store) fn stop(&self) {
         lock(&self.state).stop = true;
         self.wake.notify_one();
@@ -109,6 +122,7 @@ impl Feed {
         let mut state = lock(&self.state);
         state.dead = true;
         state.items = Vec::new();
+        state.questions = Vec::new();
         state.health.error = Some(chain(error));
     }
 
@@ -126,7 +140,7 @@ impl Feed {
         let mut durable = Instant::now();
         let mut dirty = false;
         loop {
-            let Taken { items, behind, renew, stop } = self.take(dirty);
+            let Work { items, behind, questions, renew, stop } = self.take(dirty);
             dirty |= !items.is_empty() || behind.is_some() || renew;
             if renew {
                 index = index.renew()?;
@@ -135,6 +149,9 @@ impl Feed {
             index.take(&items)?;
             if behind.is_some() {
                 index.catch_up(behind)?;
+            }
+            for question in questions {
+                question(index);
             }
             if dirty && durable.elapsed() >= DURABLE_INTERVAL {
                 index.table.durable()?;
@@ -147,10 +164,11 @@ impl Feed {
         }
     }
 
-    fn take(&self, dirty: bool) -> Taken {
+    fn take(&self, dirty: bool) -> Work {
         let mut state = lock(&self.state);
+        let pressing = |state: &State| state.stop || !state.questions.is_empty();
         let work = |state: &State| {
-            !state.items.is_empty() || state.behind.is_some() || state.renew || state.stop
+            !state.items.is_empty() || state.behind.is_some() || state.renew || pressing(state)
         };
         if !work(&state) {
             state.idle = true;
@@ -162,23 +180,59 @@ impl Feed {
             };
             state.idle = false;
         }
-        if work(&state) && !state.stop {
+        if work(&state) && !pressing(&state) {
             // An exchange that opens and settles meanwhile is then put once.
             let woken = self.wake.wait_timeout(state, GATHER);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
-        Taken {
+        Work {
             items: std::mem::take(&mut state.items),
             behind: state.behind.take(),
+            questions: std::mem::take(&mut state.questions),
             renew: std::mem::take(&mut state.renew),
             stop: state.stop,
         }
     }
 }
 
+/// What the thread has to do next.
+struct Work {
+    items: Vec<Item>,
+    behind: Option<Position>,
+    questions: Vec<Question>,
+    renew: bool,
+    stop: bool,
+}
+
 /// Beyond so many waiting records the index reads the segments instead.
 const QUEUE_RECORDS_MAX: usize = 16 << 10;
+/// More questions at a time are refused.
+const QUESTIONS_MAX: usize = 64;
 /// How long records gather before they are indexed.
 const GATHER: Duration = Duration::from_millis(100);
 /// How often the rows are made durable: a crash costs reading what came since.
 const DURABLE_INTERVAL: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_bounded_and_end_with_the_thread() {
+        let feed = Feed::default();
+        let question = || -> Question { Box::new(|_| {}) };
+        for _ in 0..QUESTIONS_MAX {
+            feed.ask(question()).expect("there is room");
+        }
+        assert!(matches!(feed.ask(question()), Err(LiveRowsError::Busy)));
+        // Whoever waits hears that there will be no answer: the question is dropped.
+        let (held, dropped) = std::sync::mpsc::channel::<()>();
+        lock(&feed.state).questions[0] = Box::new(move |_| drop(held));
+        feed.give_up(&IndexError::Doubtful("a test".into()));
+        assert!(dropped.recv().is_err());
+        assert!(matches!(feed.ask(question()), Err(LiveRowsError::NoIndex)));
+        let stopped = Feed::default();
+        stopped.stop();
+        assert!(matches!(stopped.ask(question()), Err(LiveRowsError::NoIndex)));
+    }
+}

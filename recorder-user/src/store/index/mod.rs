@@ -1,15 +1,21 @@
-//! The index: derived rows in sled, over the segments that are the truth.
+//! The index: derived rows in a database, over the segments that are the truth.
 //!
 //! It is never on the way of an acknowledgement, and can be deleted at any time. On any doubt it is built
 //! anew from the segments: another generation or version than `FORMAT` says, a power cut since it was last
-//! closed, a covered position that the segments do not confirm, leftovers or damage that sled is known to
-//! trip over. When it fails at run time the gateway goes on without it, and the next start rebuilds it.
-//! Nothing outside this module names sled; inside, only `table` does.
+//! closed, a covered position that the segments do not confirm, another database than configured, leftovers
+//! or damage that the database is known to trip over. When it fails at run time the gateway goes on without it,
+//! and the next start rebuilds it. The database is behind `table`: one file for each names it, and no other does.
 
+mod backend;
 mod feed;
 mod overlay;
+mod redb;
+mod search;
+mod sled;
+mod slots;
 mod table;
 mod take;
+mod terms;
 
 use std::{
     fs, io,
@@ -30,10 +36,12 @@ use super::{
 };
 use crate::model::{BootId, ExchangeId, SegmentId, SessionId};
 
+pub use backend::{IndexBackend, ParseIndexBackendError};
 pub use feed::IndexHealth;
 pub(super) use feed::{Feed, Item};
 use overlay::Overlay;
-use table::{SledTable, Table, TableError, Tree};
+use slots::Ordinal;
+use table::{Put, Table, TableError, Tree};
 
 /// The index could not be opened, built or read.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +83,9 @@ pub(super) struct Covered {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Format {
     version: u32,
+    /// Which database it is in; the first version knew only one.
+    #[serde(default)]
+    backend: IndexBackend,
     generation: String,
     boot: BootId,
     clean: bool,
@@ -83,11 +94,15 @@ struct Format {
 /// The open index: rows, and how far they go.
 pub(super) struct Index {
     store: PathBuf,
-    table: SledTable,
+    table: Box<dyn Table>,
     format: Format,
     covered: Option<Covered>,
+    /// The ordinal of the next new exchange: how many there are.
+    next: Ordinal,
     fold: Fold,
+    /// Put since the database was opened, and since it was last made durable.
     put_bytes: u64,
+    volatile_bytes: u64,
     _lock: Lock,
 }
 
@@ -99,16 +114,20 @@ pub(super) struct Opened {
 
 impl Index {
     /// Opens the index for writing, builds it anew on any doubt, and takes in what it lacks.
-    pub(super) fn open(store: &Path, boot: BootId) -> Result<Opened, IndexError> {
+    pub(super) fn open(
+        store: &Path,
+        boot: BootId,
+        backend: IndexBackend,
+    ) -> Result<Opened, IndexError> {
         let lock = take_lock(store, READER_PATIENCE)?;
         let is_new = !directory(store).exists();
-        match Self::open_existing(store, boot, lock, Purpose::Write) {
+        match Self::open_existing(store, boot, lock, Purpose::Write(backend)) {
             Ok(mut index) => {
                 index.catch_up(None)?;
                 Ok(Opened { index, rebuilt: None })
             }
             Err((lock, error)) => {
-                let index = Self::build(store, boot, lock)?;
+                let index = Self::build(store, boot, lock, backend)?;
                 let has_records = !scan::list_segments(store)?.is_empty();
                 let reason = super::queue::chain(&error);
                 Ok(Opened { index, rebuilt: (has_records || !is_new).then_some(reason) })
@@ -120,7 +139,7 @@ impl Index {
     pub(super) fn open_to_read(store: &Path, end: Covered) -> Result<Self, IndexError> {
         let doubt = |text: &str| IndexError::Doubtful(text.into());
         if !is_ours(&directory(store)) {
-            // sled makes files: those of another user would be in the gateway's way.
+            // Databases make files: those of another user would be in the gateway's way.
             return Err(doubt("it belongs to another user"));
         }
         let format = read_format(store)?;
@@ -136,20 +155,26 @@ impl Index {
         Ok(index)
     }
 
-    /// Deletes the index and builds it from the segments.
+    /// Deletes the index and builds it from the segments, in the database that it was in.
     pub(super) fn rebuild(store: &Path, boot: BootId) -> Result<Self, IndexError> {
         let lock = take_lock(store, READER_PATIENCE)?;
-        Self::build(store, boot, lock)
+        let backend = read_format(store).map(|format| format.backend).unwrap_or_default();
+        Self::build(store, boot, lock, backend)
     }
 
     /// Builds it anew while it is open.
     fn renew(self) -> Result<Self, IndexError> {
         let Self { store, table, format, _lock: lock, .. } = self;
         drop(table);
-        Self::build(&store, format.boot, lock)
+        Self::build(&store, format.boot, lock, format.backend)
     }
 
-    fn build(store: &Path, boot: BootId, lock: Lock) -> Result<Self, IndexError> {
+    fn build(
+        store: &Path,
+        boot: BootId,
+        lock: Lock,
+        backend: IndexBackend,
+    ) -> Result<Self, IndexError> {
         let path = directory(store);
         let io = |step| {
             let path = path.clone();
@@ -162,19 +187,22 @@ impl Index {
             _ => {}
         }
         disk::make_directory(&path).map_err(io("make"))?;
-        let table = SledTable::open(&path)?;
+        let table = backend.open(&path)?;
         let generation = uuid::Uuid::now_v7().simple().to_string();
-        table.put_meta(GENERATION, generation.as_bytes())?;
+        let (key, value) = (GENERATION.to_vec(), Some(generation.clone().into_bytes()));
+        table.put_many(&[Put { tree: Tree::Meta, key, value }])?;
         table.durable()?;
-        let format = Format { version: VERSION, generation, boot, clean: false };
+        let format = Format { version: VERSION, backend, generation, boot, clean: false };
         write_format(store, &format)?;
         let mut index = Self {
             store: store.to_owned(),
             table,
             format,
             covered: None,
+            next: Ordinal(0),
             fold: Fold::default(),
             put_bytes: 0,
+            volatile_bytes: 0,
             _lock: lock,
         };
         index.catch_up(None)?;
@@ -193,11 +221,16 @@ impl Index {
             if format.version != VERSION {
                 return doubt(format!("its version is {}, not {VERSION}", format.version));
             }
+            if let Purpose::Write(backend) = purpose
+                && format.backend != backend
+            {
+                return doubt(format!("it is kept in {}, not in {backend}", format.backend));
+            }
             if !format.clean && format.boot != boot {
-                // sled's flush does not reach the platter: after a power cut it may have lost anything.
+                // Not every database's flush reaches the platter: after a power cut anything may be lost.
                 return doubt("the machine went down while it was open".into());
             }
-            let table = SledTable::open(&directory(store))?;
+            let table = format.backend.open(&directory(store))?;
             if table.get(Tree::Meta, GENERATION)?.as_deref() != Some(format.generation.as_bytes()) {
                 return doubt("database and FORMAT are of different generations".into());
             }
@@ -205,24 +238,30 @@ impl Index {
                 Some(json) => Some(parse(&json)?),
                 None => None,
             };
+            let next = match table.get(Tree::Meta, EXCHANGES)? {
+                Some(key) => Ordinal::parse(&key)?,
+                None => Ordinal(0),
+            };
             if let Some(covered) = &covered {
                 confirm(store, covered)?;
             }
-            if purpose == Purpose::Write {
+            if purpose != Purpose::Read {
                 format.clean = false;
                 format.boot = boot;
                 write_format(store, &format)?;
             }
-            Ok((table, format, covered))
+            Ok((table, format, covered, next))
         })();
         match opened {
-            Ok((table, format, covered)) => Ok(Self {
+            Ok((table, format, covered, next)) => Ok(Self {
                 store: store.to_owned(),
                 table,
                 format,
                 covered,
+                next,
                 fold: Fold::default(),
                 put_bytes: 0,
+                volatile_bytes: 0,
                 _lock: lock,
             }),
             Err(error) => Err((lock, error)),
@@ -262,32 +301,86 @@ impl Index {
     /// All sessions, by id.
     pub(super) fn sessions(&self) -> Result<Vec<SessionView>, IndexError> {
         let mut views = Vec::new();
-        self.visit(Tree::Sessions, None, |entry: SessionEntry| {
-            views.push(entry.view);
+        self.sessions_after(None, |view| {
+            views.push(view);
             ControlFlow::Continue(())
         })?;
         Ok(views)
     }
 
+    /// Sessions by id, from the one that follows `after`, until the visitor has enough.
+    pub(super) fn sessions_after(
+        &self,
+        after: Option<SessionId>,
+        mut visit: impl FnMut(SessionView) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        let after = after.as_ref().map(|id| &id.as_bytes()[..]);
+        self.visit(Tree::Sessions, after, parse, |entry: SessionEntry| visit(entry.view))
+    }
+
+    /// The ids of sessions, without their rows.
+    pub(super) fn session_ids(
+        &self,
+        after: Option<SessionId>,
+        mut visit: impl FnMut(SessionId) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        let after = after.as_ref().map(|id| &id.as_bytes()[..]);
+        self.ids(Tree::Sessions, after, |id| visit(SessionId::from_bytes(id)))
+    }
+
+    /// The ids of exchanges, without their rows.
+    pub(super) fn exchange_ids(
+        &self,
+        after: Option<ExchangeId>,
+        mut visit: impl FnMut(ExchangeId) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        let after = after.as_ref().map(|id| &id.as_bytes()[..]);
+        self.ids(Tree::Exchanges, after, |id| visit(ExchangeId::from_bytes(id)))
+    }
+
+    fn ids(
+        &self,
+        tree: Tree,
+        after: Option<&[u8]>,
+        mut visit: impl FnMut([u8; 16]) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        let mut bad = false;
+        self.table.range(tree, after, &mut |key, _| match key.try_into() {
+            Ok(id) => visit(id),
+            Err(_) => {
+                bad = true;
+                ControlFlow::Break(())
+            }
+        })?;
+        if bad { Err(IndexError::Doubtful("a row's key is no id".into())) } else { Ok(()) }
+    }
+
     /// One exchange.
     pub(super) fn exchange(&self, id: ExchangeId) -> Result<Option<ExchangeRow>, IndexError> {
-        let json = self.table.get(Tree::Exchanges, id.as_bytes())?;
-        json.map(|json| parse(&json)).transpose()
+        let stored = self.table.get(Tree::Exchanges, id.as_bytes())?;
+        stored.map(|stored| parse_exchange(&stored).map(|(_, row)| row)).transpose()
+    }
+
+    /// How many exchanges there are.
+    pub(super) const fn exchange_count(&self) -> u64 {
+        self.next.0
     }
 
     /// All exchanges by id, from the one that follows `after`, until the visitor has enough.
     pub(super) fn exchanges(
         &self,
         after: Option<ExchangeId>,
-        visit: impl FnMut(ExchangeRow) -> ControlFlow<()>,
+        mut visit: impl FnMut(ExchangeRow) -> ControlFlow<()>,
     ) -> Result<(), IndexError> {
-        self.visit(Tree::Exchanges, after.as_ref().map(|id| &id.as_bytes()[..]), visit)
+        let after = after.as_ref().map(|id| &id.as_bytes()[..]);
+        self.visit(Tree::Exchanges, after, parse_exchange, |(_, row)| visit(row))
     }
 
-    fn visit<T: for<'a> Deserialize<'a>>(
+    fn visit<T>(
         &self,
         tree: Tree,
         after: Option<&[u8]>,
+        parse: impl Fn(&[u8]) -> Result<T, IndexError>,
         mut visit: impl FnMut(T) -> ControlFlow<()>,
     ) -> Result<(), IndexError> {
         let mut bad = None;
@@ -305,7 +398,8 @@ impl Index {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     Read,
-    Write,
+    /// In this database.
+    Write(IndexBackend),
 }
 
 /// The segments must have the record where the rows end, or the rows are of another history.
@@ -368,10 +462,20 @@ fn parse<T: for<'a> Deserialize<'a>>(json: &[u8]) -> Result<T, IndexError> {
         .map_err(|error| IndexError::Doubtful(format!("a row is not the expected JSON: {error}")))
 }
 
-/// The version of the rows: another one is rebuilt.
-const VERSION: u32 = 1;
+/// The value of an exchange: its ordinal, and its row as JSON.
+fn parse_exchange(stored: &[u8]) -> Result<(Ordinal, ExchangeRow), IndexError> {
+    let (ordinal, json) = stored
+        .split_at_checked(Ordinal::BYTES)
+        .ok_or_else(|| IndexError::Doubtful("the row of an exchange is too short".into()))?;
+    Ok((Ordinal::parse(ordinal)?, parse(json)?))
+}
+
+/// The version of the rows: an index with another one is rebuilt, and a gateway with another one is not asked.
+pub const VERSION: u32 = 2;
 const GENERATION: &[u8] = b"generation";
 const COVERED: &[u8] = b"covered";
+/// How many exchanges there are.
+const EXCHANGES: &[u8] = b"exchanges";
 const LOCK_FILE: &str = "index.lock";
 /// A CLI that reads rows is done sooner than this.
 const READER_PATIENCE: Duration = Duration::from_secs(30);

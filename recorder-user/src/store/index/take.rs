@@ -64,7 +64,7 @@ impl Index {
                 let mark = scan.mark();
                 let covered = Covered { segment, offset: mark.offset, hash: mark.hash };
                 if self.covered != Some(covered) {
-                    Overlay::new(&self.table).commit(covered)?;
+                    Overlay::new(&*self.table, self.next).commit(covered)?;
                     self.covered = Some(covered);
                 }
                 return Ok(());
@@ -74,8 +74,8 @@ impl Index {
 
     /// Takes in records, in transactions of bounded size.
     pub(super) fn take(&mut self, items: &[Item]) -> Result<(), IndexError> {
-        let mut overlay = Overlay::new(&self.table);
-        let (mut last, mut committed) = (None, None);
+        let mut overlay = Overlay::new(&*self.table, self.next);
+        let (mut last, mut committed, mut bytes) = (None, None, 0);
         for item in items {
             let known = self.covered.is_some_and(|covered| {
                 (item.at.segment, item.at.offset) < (covered.segment, covered.offset)
@@ -86,34 +86,45 @@ impl Index {
             self.fold.apply(&mut overlay, item.at, &item.record);
             let end = Covered { segment: item.at.segment, offset: item.end, hash: item.hash };
             last = Some(end);
-            if overlay.len() >= OPERATIONS_MAX {
-                let full = std::mem::replace(&mut overlay, Overlay::new(&self.table));
-                self.put_bytes += full.commit(end)?;
-                committed = Some(end);
+            if overlay.len() >= ROWS_MAX {
+                let done = overlay.commit(end)?;
+                (self.next, committed) = (done.next, Some(end));
+                bytes += done.bytes;
+                overlay = Overlay::new(&*self.table, self.next);
             }
         }
         if last != committed
             && let Some(end) = last
         {
-            self.put_bytes += overlay.commit(end)?;
+            let done = overlay.commit(end)?;
+            self.next = done.next;
+            bytes += done.bytes;
         }
         self.covered = last.or(self.covered);
-        self.reopen_when_large()
+        self.bound_recovery(bytes)
     }
 
-    /// sled's recovery takes as long as all that was written since it was last opened.
-    fn reopen_when_large(&mut self) -> Result<(), IndexError> {
+    /// What was written since the database was opened may be what its recovery reads, and what was written
+    /// since it was durable what it keeps of older pages.
+    fn bound_recovery(&mut self, bytes: u64) -> Result<(), IndexError> {
+        self.put_bytes += bytes;
+        self.volatile_bytes += bytes;
         if self.put_bytes >= REOPEN_BYTES {
-            self.put_bytes = 0;
+            (self.put_bytes, self.volatile_bytes) = (0, 0);
             self.table.reopen()?;
+        } else if self.volatile_bytes >= VOLATILE_BYTES_MAX {
+            self.volatile_bytes = 0;
+            self.table.durable()?;
         }
         Ok(())
     }
 }
 
-/// Rows in one transaction.
-const OPERATIONS_MAX: usize = 256;
+/// Rows in one transaction, about.
+const ROWS_MAX: usize = 1024;
 /// Records that are read at once while catching up.
 const ITEMS_MAX: usize = 1024;
 /// After so many bytes put the database is closed and opened again.
 const REOPEN_BYTES: u64 = 1 << 30;
+/// After so many bytes put they are made durable.
+const VOLATILE_BYTES_MAX: u64 = 64 << 20;

@@ -1,120 +1,13 @@
-use std::{collections::BTreeMap, ops::Bound, sync::Mutex};
-
 use crate::{
     model::{Chunk, Direction, Record, Timestamp},
-    store::{
-        Need, Query, Reader, Store, StoreOptions, queue::lock, rows::ROW_BYTES_MAX,
-        scan::segments_directory,
-    },
+    store::{Need, Query, Reader, Store, StoreOptions, scan::segments_directory},
 };
 
-use super::{table::Put, *};
+use super::*;
 
-/// What a table must do, in memory: sled is held against it.
-#[derive(Default)]
-struct MemoryTable(Mutex<Cells>);
-
-/// Table and key to value.
-type Cells = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
-
-impl Table for MemoryTable {
-    fn put_many(&self, puts: &[Put]) -> Result<(), TableError> {
-        let mut rows = lock(&self.0);
-        for Put { tree, key, value } in puts {
-            let key = (*tree as u8, key.clone());
-            match value {
-                Some(value) => rows.insert(key, value.clone()),
-                None => rows.remove(&key),
-            };
-        }
-        Ok(())
-    }
-
-    fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
-        Ok(lock(&self.0).get(&(tree as u8, key.to_vec())).cloned())
-    }
-
-    fn range(
-        &self,
-        tree: Tree,
-        after: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), TableError> {
-        let from = match after {
-            Some(after) => Bound::Excluded((tree as u8, after.to_vec())),
-            None => Bound::Included((tree as u8, Vec::new())),
-        };
-        let to = Bound::Excluded((tree as u8 + 1, Vec::new()));
-        for ((_, key), value) in lock(&self.0).range((from, to)) {
-            if visit(key, value).is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn durable(&self) -> Result<(), TableError> {
-        Ok(())
-    }
-
-    fn stats(&self) -> Result<u64, TableError> {
-        Ok(0)
-    }
-}
-
-/// The same changes and questions for every table, so that another can take sled's place.
-fn conforms(table: &dyn Table) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let put = |tree, key: u32, value: Option<&[u8]>| Put {
-        tree,
-        key: key.to_be_bytes().to_vec(),
-        value: value.map(<[u8]>::to_vec),
-    };
-    for i in 0..500_u32 {
-        let value = i.to_le_bytes().repeat(50);
-        let puts = [
-            put(Tree::Exchanges, i * 7 % 500, Some(&value)),
-            put(Tree::Active, i, Some(b"")),
-            put(Tree::Active, i / 2, None),
-        ];
-        table.put_many(&puts).expect("it puts");
-    }
-    table.durable().expect("it flushes");
-    let mut seen = Vec::new();
-    let mut collect = |tree, after: Option<&[u8]>, max: usize| {
-        let mut left = max;
-        let visit = &mut |key: &[u8], value: &[u8]| {
-            seen.push((key.to_vec(), value.to_vec()));
-            left -= 1;
-            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        table.range(tree, after, visit).expect("it reads");
-    };
-    collect(Tree::Exchanges, None, 1000);
-    collect(Tree::Exchanges, Some(&100_u32.to_be_bytes()), 3);
-    collect(Tree::Active, None, 1000);
-    collect(Tree::Sessions, None, 1);
-    for key in [0, 499, 500_u32] {
-        let value = table.get(Tree::Exchanges, &key.to_be_bytes()).expect("it reads");
-        seen.push((key.to_be_bytes().to_vec(), value.unwrap_or_default()));
-    }
-    seen
-}
-
-#[test]
-fn sled_does_what_a_table_must() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let mut table = SledTable::open(directory.path()).expect("a new database");
-    let expected = conforms(&MemoryTable::default());
-    assert!(expected.len() > 700);
-    assert!(conforms(&table) == expected);
-    table.reopen().expect("it closes and opens");
-    assert!(table.stats().expect("it answers") > 0);
-    let first = table.get(Tree::Exchanges, &0_u32.to_be_bytes()).expect("it reads");
-    assert_eq!(first.expect("it is still there").len(), 200);
-    let large = Put { tree: Tree::Meta, key: vec![1], value: Some(vec![0; ROW_BYTES_MAX + 1]) };
-    let refused = table.put_many(&[large]);
-    assert!(matches!(refused, Err(TableError::RowTooLarge { .. })), "{refused:?}");
-}
+mod conformance;
+mod crash;
+mod searching;
 
 /// More records than the queue holds: the index reads them from the segments, and misses none.
 #[tokio::test]
@@ -154,7 +47,7 @@ async fn an_index_that_falls_behind_catches_up() {
     let empty = tempfile::tempdir().expect("a directory");
     fs::create_dir(segments_directory(empty.path())).expect("writable");
     let boot = BootId::from_bytes([1; 16]);
-    let index = Index::open(empty.path(), boot).expect("a new index").index;
+    let index = Index::open(empty.path(), boot, IndexBackend::Sled).expect("a new index").index;
     let mut end = None;
     for (segment, path) in scan::list_segments(full.path()).expect("readable") {
         fs::copy(&path, scan::segment_path(empty.path(), segment)).expect("writable");

@@ -208,7 +208,11 @@ impl<'a> Planner<'a> {
     /// Why a segment is not touched.
     fn objection(&self, segment: SegmentId, summary: &Summary, whole: bool) -> Option<String> {
         if let Some(damage) = &summary.damage {
-            return Some(format!("it is damaged, which recorder verify reports: {damage}"));
+            return Some(format!("it cannot be read, see recorder verify: {damage}"));
+        }
+        let damaged = self.survey.segments.iter().find(|(_, summary)| summary.damage.is_some());
+        if let Some((damaged, _)) = damaged {
+            return Some(format!("segment {damaged} cannot be read, and may tell of a legal hold"));
         }
         let next = self.survey.segments.range(segment..).nth(1);
         let follows = next.and_then(|(_, next)| next.previous);

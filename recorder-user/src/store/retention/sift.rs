@@ -9,7 +9,7 @@ use super::survey::{Local, Owner, Summary, Survey};
 use crate::{
     model::{Effect, ExchangeId, HoldId, HoldOn, Kind, Record, SegmentId, SessionId},
     store::{
-        format::HASH_BYTES,
+        format::{DecodePayloadError, HASH_BYTES},
         scan::{Scan, ScanError},
     },
 };
@@ -76,17 +76,28 @@ pub(super) fn sift(
     while let Some(raw) = scan.next()? {
         let (offset, bytes, base) = (raw.offset, raw.stored_bytes(), raw.base());
         let fixed = raw.is_pruned() || raw.kind.is_signed() || raw.kind == Kind::HOLD_CHANGED;
-        let record = if fixed { None } else { raw.decode().ok() };
-        let Some(record) = record else { continue };
-        let owners = survey.owners(&record, &local);
+        if fixed {
+            continue;
+        }
         let case = Case { survey, local: &local, want, keep };
-        // An exchange whose intent is nowhere is somebody's: nobody can say whose.
-        let unowned = owners.is_empty() && record.exchange().is_some();
-        let goes = bytes >= HASH_BYTES
-            && !unowned
-            && case.is_wanted(&record)
-            && !case.is_held(&owners, &mut sifted)
-            && !case.is_needed(&record);
+        let locked_for = raw.locked_for();
+        let (owners, goes) = match raw.decode() {
+            Ok(record) => {
+                let owners = survey.owners(&record, &local);
+                // An exchange whose intent is nowhere is somebody's: nobody can say whose.
+                let unowned = owners.is_empty() && record.exchange().is_some();
+                let wanted = !unowned && case.is_wanted(&record);
+                let goes = wanted && !case.is_held(&owners, &mut sifted) && !case.is_needed(&record);
+                (owners, goes)
+            }
+            Err(DecodePayloadError::Erased) => {
+                let owners: Vec<_> = locked_for.map(|id| survey.session(id)).into_iter().collect();
+                let goes = want.all && !case.is_held(&owners, &mut sifted);
+                (owners, goes)
+            }
+            Err(_) => continue,
+        };
+        let goes = goes && bytes >= HASH_BYTES;
         if goes {
             candidates.push(Candidate { offset, bytes: bytes as u64, owners });
         } else {
@@ -119,6 +130,8 @@ impl Case<'_> {
         match record {
             // They say which run the rest belongs to, and are short.
             Record::GatewayStarted(_) | Record::GatewayStopped(_) | Record::UnrecordedSpan(_) => false,
+            // Who read recordings is evidence of its own.
+            Record::RecordingRead(_) => false,
             // Nobody can say whose it is.
             Record::HoldChanged(_) | Record::Unknown { .. } => false,
             _ if all => true,

@@ -16,7 +16,7 @@ use crate::{
         SessionId, Timestamp,
     },
     store::{
-        format::{self, ChainHash, Header, Previous},
+        format::{self, ChainHash, DecodePayloadError, Header, Previous},
         queue::chain,
         scan::{self, RawRecord, Scan, ScanError},
     },
@@ -187,7 +187,20 @@ impl Survey {
             summary.to = summary.to.max(time.unwrap_or(summary.to));
             return;
         }
-        let Ok(record) = raw.decode() else { return };
+        let locked_for = raw.locked_for();
+        let record = match raw.decode() {
+            Ok(record) => record,
+            Err(DecodePayloadError::Erased) => {
+                summary.owners.extend(locked_for.map(|session| self.session(session)));
+                return;
+            }
+            // Whose it is cannot be told, and so not whether it is held.
+            Err(error) => {
+                let why = || format!("a record in it cannot be read: {}", chain(&error));
+                summary.damage.get_or_insert_with(why);
+                return;
+            }
+        };
         summary.to = summary.to.max(time_of(&record).unwrap_or(summary.to));
         match &record {
             Record::HoldChanged(changed) => {
@@ -283,7 +296,7 @@ impl Survey {
         }
     }
 
-    fn session(&self, id: SessionId) -> Arc<Owner> {
+    pub(super) fn session(&self, id: SessionId) -> Arc<Owner> {
         let unknown = || Owner { session: Some(id), ..Owner::default() }.into();
         self.sessions.get(&id).cloned().unwrap_or_else(unknown)
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::{Change, ExchangeOpened, ExchangeSettled, StreamKind, StreamRequest};
 
 fn row() -> ExchangeRow {
     ExchangeRow {
@@ -6,6 +7,8 @@ fn row() -> ExchangeRow {
         session: Some(SessionId::from_bytes([2; 16])),
         command: Some("c1".into()),
         command_name: Some("kubectl apply".into()),
+        command_line: Some("sh -c 'rm -rf /tmp'".into()),
+        command_line_cut: false,
         time: Timestamp::from_micros(1_000_000),
         cluster: "prod".into(),
         task: Some("T-1".into()),
@@ -29,7 +32,7 @@ fn row() -> ExchangeRow {
         status: Some(200),
         ending: Some(Ending::Finished),
         effect: Effect::Modified,
-        objects: Vec::new(),
+        objects: vec![object("pod-1", "uid-1")],
         objects_omitted: 0,
         audit_id: None,
         request_bytes: 1,
@@ -41,11 +44,22 @@ fn row() -> ExchangeRow {
     }
 }
 
+fn object(name: &str, uid: &str) -> ObjectChange {
+    ObjectChange {
+        kind: "Pod".into(),
+        namespace: "shop".into(),
+        name: name.into(),
+        uid: uid.into(),
+        change: Change::Deleted,
+    }
+}
+
 #[test]
 fn each_condition_can_fail_a_row() {
     let row = row();
     let check = |query: Query, expected: bool| {
-        assert_eq!(query.matches(&row), expected, "{query:?}");
+        let selected = query.selects(&row, || panic!("the row holds everything"));
+        assert_eq!(selected, expected, "{query:?}");
     };
     let text = |text: &str| Some(text.to_owned());
     check(Query::default(), true);
@@ -67,11 +81,23 @@ fn each_condition_can_fail_a_row() {
         let status = Some(status.parse().expect("a status"));
         check(Query { status, ..Query::default() }, expected);
     }
-    for (command, expected) in [("c1", true), ("apply", true), ("delete", false)] {
+    for (command, expected) in
+        [("c1", true), ("apply", true), ("rm -rf", true), ("c", true), ("delete", false)]
+    {
         check(Query { command: text(command), ..Query::default() }, expected);
     }
+    for (name, expected) in [("web", true), ("pod-1", true), ("db", false)] {
+        check(Query { name: text(name), ..Query::default() }, expected);
+    }
+    for (uid, expected) in [("uid-1", true), ("uid", false), ("pod-1", false)] {
+        check(Query { uid: text(uid), ..Query::default() }, expected);
+    }
+    for (group, expected) in [("apps", true), ("", false)] {
+        check(Query { api_group: text(group), ..Query::default() }, expected);
+    }
+    check(Query { cluster: text("prod"), ..Query::default() }, true);
+    check(Query { cluster: text("dev"), ..Query::default() }, false);
     check(Query { task: text("T-2"), ..Query::default() }, false);
-    check(Query { name: text("db"), ..Query::default() }, false);
     check(Query { verb: text("get"), ..Query::default() }, false);
     check(Query { verdict: Some(Decision::Deny), ..Query::default() }, false);
     check(Query { effect: Some(Effect::Read), ..Query::default() }, false);
@@ -80,6 +106,56 @@ fn each_condition_can_fail_a_row() {
     check(Query { until: Some(row.time), ..Query::default() }, false);
     check(Query { after: Some(row.exchange), ..Query::default() }, false);
     check(Query { session: Some(SessionId::from_bytes([9; 16])), ..Query::default() }, false);
+}
+
+/// What a row has no room for is looked up in the records, and only where nothing else excludes the row.
+#[test]
+fn records_decide_what_a_row_leaves_out() {
+    let ends = || ExchangeEnds {
+        opened: Box::new(ExchangeOpened {
+            stream: Some(StreamRequest {
+                kind: StreamKind::Exec,
+                container: None,
+                command: vec!["sh".into(), "-c".into(), "the end".into()],
+                stdin: false,
+                stdout: true,
+                stderr: true,
+                tty: false,
+                ports: Vec::new(),
+            }),
+            ..ExchangeOpened::default()
+        }),
+        settled: Some(Box::new(ExchangeSettled {
+            objects: vec![object("pod-1", "uid-1"), object("pod-9", "uid-9")],
+            ..ExchangeSettled::default()
+        })),
+    };
+    let text = |text: &str| Some(text.to_owned());
+    let check = |query: Query, expected: bool| {
+        let (mut row, mut asked) = (row(), 0);
+        let mut selected = |row: &ExchangeRow| {
+            query.selects(row, || {
+                asked += 1;
+                Ok(Some(ends()))
+            })
+        };
+        assert!(!selected(&row), "{query:?}: the row holds all");
+        (row.command_line_cut, row.objects_omitted) = (true, 1);
+        assert_eq!(selected(&row), expected, "{query:?}");
+        assert_eq!(asked, 1, "{query:?}");
+        assert!(!query.selects(&row, || Ok(None)), "{query:?}: the records are gone");
+        row.verb = "list".into();
+        let verb = text("patch");
+        let excluded = Query { verb, ..query.clone() }.selects(&row, || panic!("it is excluded"));
+        assert!(!excluded, "{query:?}");
+    };
+    check(Query { command: text("-c the end"), ..Query::default() }, true);
+    check(Query { command: text("another end"), ..Query::default() }, false);
+    check(Query { name: text("pod-9"), ..Query::default() }, true);
+    check(Query { uid: text("uid-9"), ..Query::default() }, true);
+    check(Query { uid: text("uid-9"), command: text("apply"), ..Query::default() }, true);
+    check(Query { uid: text("uid-9"), command: text("the end"), ..Query::default() }, true);
+    check(Query { uid: text("uid-8"), command: text("the end"), ..Query::default() }, false);
 }
 
 #[test]

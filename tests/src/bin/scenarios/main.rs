@@ -20,6 +20,7 @@ mod outage;
 mod passthrough;
 mod player;
 mod policies;
+mod reads;
 mod record;
 mod runner;
 mod scene;
@@ -87,6 +88,7 @@ fn all() -> Vec<runner::Scenario> {
         watch::scenarios(),
         ended::scenarios(),
         record::scenarios(),
+        reads::scenarios(),
         player::scenarios(),
         account::scenarios(),
         leaks::scenarios(),

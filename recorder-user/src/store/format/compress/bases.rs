@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::model::{Chunk, Direction, ExchangeId, ExchangeOpened, Record};
+use super::super::exchanges::Topic;
+use crate::model::{Chunk, Direction};
 
 /// A piece of a body that is stored whole.
 pub(super) struct Base {
@@ -14,15 +15,26 @@ pub(super) struct Base {
 /// Which piece of which body: of the same request in the same session, in this direction, from this byte on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Place {
-    topic: [u8; 16],
+    topic: Topic,
     direction: Direction,
     offset: u64,
 }
 
-/// Pieces that were stored whole lately, and which exchanges may use them.
+impl Place {
+    /// Where a piece belongs; none when it is far into a body, or too long to be kept.
+    pub(super) fn of(topic: Topic, chunk: &Chunk) -> Option<Self> {
+        let (direction, offset) = (chunk.direction, chunk.offset);
+        (offset < OFFSET_MAX && chunk.data.len() <= BASE_BYTES_MAX).then_some(Self {
+            topic,
+            direction,
+            offset,
+        })
+    }
+}
+
+/// Pieces that were stored whole lately.
 #[derive(Default)]
 pub(super) struct Bases {
-    topics: HashMap<ExchangeId, [u8; 16]>,
     bases: HashMap<Place, Base>,
     /// In the order in which they came, so that the oldest can go.
     order: VecDeque<Place>,
@@ -30,32 +42,6 @@ pub(super) struct Bases {
 }
 
 impl Bases {
-    /// Takes notice of exchanges that begin and end.
-    pub(super) fn see(&mut self, record: &Record) {
-        match record {
-            Record::ExchangeOpened(opened) if self.topics.len() < TOPICS_MAX => {
-                if let Some(topic) = topic(opened) {
-                    self.topics.insert(opened.exchange, topic);
-                }
-            }
-            Record::ExchangeSettled(settled) => {
-                self.topics.remove(&settled.exchange);
-            }
-            _ => {}
-        }
-    }
-
-    /// Where a piece belongs; none when it cannot repeat, or is far into a body.
-    pub(super) fn place(&self, chunk: &Chunk) -> Option<Place> {
-        let topic = *self.topics.get(&chunk.exchange)?;
-        let (direction, offset) = (chunk.direction, chunk.offset);
-        (offset < OFFSET_MAX && chunk.data.len() <= BASE_BYTES_MAX).then_some(Place {
-            topic,
-            direction,
-            offset,
-        })
-    }
-
     pub(super) fn get(&self, place: Place) -> Option<&Base> {
         self.bases.get(&place)
     }
@@ -75,23 +61,9 @@ impl Bases {
     }
 }
 
-/// What makes two requests the same one asked again. A client must not be able to find two that are not: it
-/// would see from sizes what another session read.
-fn topic(opened: &ExchangeOpened) -> Option<[u8; 16]> {
-    let (session, head) = (opened.session?, opened.head.as_ref()?);
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(session.as_bytes());
-    hasher.update(head.method.as_bytes());
-    hasher.update(b" ");
-    hasher.update(head.target.as_bytes());
-    hasher.finalize().as_bytes().first_chunk().copied()
-}
-
 /// All pieces together; the oldest go first.
 const BYTES_MAX: usize = 16 << 20;
 /// A longer piece is no base: it would push out too many others.
 const BASE_BYTES_MAX: usize = 256 << 10;
 /// What is further into a body does not come again: it is a stream.
 const OFFSET_MAX: u64 = 8 << 20;
-/// So many exchanges at once are followed; what is beyond is stored whole.
-const TOPICS_MAX: usize = 1 << 14;

@@ -5,13 +5,14 @@ use std::{collections::HashMap, sync::Arc};
 use recorder_user::{
     model::{ConnectionClosed, Ending, SessionId},
     redact::RedactKey,
-    store::{LiveRows, Recorder},
+    store::{LiveRows, Recorder, Retention},
     witness::Witness,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin::Accesses,
+    archiving::Archiving,
     identify::Identifier,
     late::LateOutcomes,
     live::LiveStreams,
@@ -81,6 +82,8 @@ pub struct Gateway {
     pub live: Arc<LiveStreams>,
     /// Outcomes that the store did not take.
     pub late: Arc<LateOutcomes>,
+    /// Deletes what need not be kept, and keeps legal holds.
+    pub retention: Arc<Retention>,
     /// Digests what is redacted.
     pub redact_key: Arc<RedactKey>,
     /// Counters.
@@ -89,6 +92,8 @@ pub struct Gateway {
     pub refusals: Refusals,
     /// Reads that policy let pass while the store did not work.
     pub unrecorded: Arc<Unrecorded>,
+    /// Copies the store away, if configured.
+    pub archiving: Archiving,
     /// Where tasks belong.
     pub tasks: TaskTracker,
     /// Fires when the gateway stops: live streams end.

@@ -66,12 +66,13 @@ async fn answer(gateway: &Gateway, request: &Request<Incoming>) -> Response<Full
     }
 }
 
-/// The store writable and the keys of at least one issuer usable. Upstreams are shown, not gating: one
+/// The store writable, with room on its disk, and the keys of at least one issuer usable. Upstreams are shown, not gating: one
 /// cluster's outage is no reason to stop serving the others.
 async fn ready(gateway: &Gateway, verbose: bool) -> Response<Full<Bytes>> {
     let store = gateway.recorder.health();
+    let why = if store.writable { "too little free space" } else { "the recorder cannot write" };
     let checks = [
-        ("store", store.writable, "the recorder cannot write"),
+        ("store", store.writable && !store.low_space, why),
         (
             "identity",
             gateway.identifier.ready(Timestamp::now()),
@@ -107,8 +108,10 @@ async fn ready(gateway: &Gateway, verbose: bool) -> Response<Full<Bytes>> {
 fn refresh(gateway: &Gateway) {
     gateway.metrics.set_sessions(gateway.sessions.count());
     gateway.metrics.set_store(&gateway.recorder.health());
+    gateway.metrics.set_retention(&gateway.retention.health());
     gateway.metrics.set_witness(&gateway.witness.stats());
     gateway.metrics.set_identity(&gateway.identifier.stats(Timestamp::now()));
+    gateway.archiving.count(&gateway.metrics);
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {

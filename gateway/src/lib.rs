@@ -7,6 +7,7 @@
 
 pub mod accept;
 pub mod admin;
+pub mod archiving;
 pub mod attribute;
 pub mod authorize;
 pub mod body;
@@ -25,6 +26,7 @@ pub mod live;
 pub mod metrics;
 pub mod open;
 pub mod policy;
+mod pruning;
 pub mod redact_key;
 pub mod refusals;
 pub mod refuse;

@@ -8,9 +8,13 @@ use prometheus::{
 };
 use recorder_user::{
     model::{AccountState, ConnectionClosed, ExchangeSettled, Timing},
-    store::StoreHealth,
+    store::{RetentionHealth, StoreHealth},
     witness::WitnessStats,
 };
+
+mod sync_times;
+
+use sync_times::SyncTimes;
 
 use crate::identify;
 
@@ -34,10 +38,18 @@ pub struct Metrics {
     upstream_up: IntGaugeVec,
     record_bytes: IntCounterVec,
     store: GaugeVec,
+    syncs: SyncTimes,
     accounts: IntCounterVec,
     unaccounted_bytes: IntCounterVec,
     witness: GaugeVec,
     identity: GaugeVec,
+    pruned_segments: IntCounterVec,
+    pruned_bytes: IntCounterVec,
+    held_sessions: IntGauge,
+    #[cfg(feature = "archive")]
+    archive: GaugeVec,
+    #[cfg(feature = "archive")]
+    archive_failures: IntCounterVec,
 }
 
 impl Metrics {
@@ -106,9 +118,11 @@ impl Metrics {
                 &registry,
                 "decklog_store_state",
                 "The store: writable (0 or 1), failures, written_bytes, records, writes, queue_bytes, \
-                 segment_bytes, free_bytes",
+                 queue_bytes_max, segment_bytes, unsealed_seconds, free_bytes, free_floor_bytes, \
+                 low_space (0 or 1), free_files",
                 &["what"],
             )?,
+            syncs: SyncTimes::register(&registry)?,
             accounts: counter(
                 &registry,
                 "decklog_witness_accounts_total",
@@ -132,6 +146,39 @@ impl Metrics {
                 "decklog_identity_state",
                 "Token verification: cache_hits, cache_misses, cache_entries, key_fetches, key_failures, keys",
                 &["what"],
+            )?,
+            pruned_segments: counter(
+                &registry,
+                "decklog_store_pruned_segments_total",
+                "Segments that retention deleted whole",
+                &[],
+            )?,
+            pruned_bytes: counter(
+                &registry,
+                "decklog_store_pruned_bytes_total",
+                "Bytes of the disk of segments that retention deleted whole, and of the payloads of other \
+                 records that it deleted",
+                &[],
+            )?,
+            held_sessions: gauge(
+                &registry,
+                "decklog_store_held_sessions",
+                "Sessions in the store that legal holds keep, when retention last looked",
+            )?,
+            #[cfg(feature = "archive")]
+            archive: float_gauges(
+                &registry,
+                "decklog_archive_state",
+                "The archive: pending_segments, pending_bytes, oldest_pending_seconds, archived_segments, \
+                 archived_bytes, table_files, last_success_timestamp_seconds, alarm (0 or 1)",
+                &["what"],
+            )?,
+            #[cfg(feature = "archive")]
+            archive_failures: counter(
+                &registry,
+                "decklog_archive_failures_total",
+                "Failed attempts to archive, by class",
+                &["class"],
             )?,
             registry,
         })
@@ -229,11 +276,25 @@ impl Metrics {
             ("records", health.records),
             ("writes", health.writes),
             ("queue_bytes", health.queue_bytes as u64),
+            ("queue_bytes_max", health.queue_bytes_max as u64),
             ("segment_bytes", health.segment_bytes),
-            ("free_bytes", health.free_disk_bytes.unwrap_or_default()),
+            ("unsealed_seconds", health.segment_begun.elapsed().as_secs()),
+            ("free_floor_bytes", health.floor_bytes),
+            ("low_space", u64::from(health.low_space)),
         ] {
             self.store.with_label_values(&[what]).set(number(value));
         }
+        // What cannot be told is absent: zero would be an alarm.
+        let space = health.space;
+        for (what, value) in [
+            ("free_bytes", space.map(|space| space.free_bytes)),
+            ("free_files", space.and_then(|space| space.free_files)),
+        ] {
+            if let Some(value) = value {
+                self.store.with_label_values(&[what]).set(number(value));
+            }
+        }
+        self.syncs.set(health.sync);
     }
 
     /// Sets what the witness counts.
@@ -255,6 +316,33 @@ impl Metrics {
             ("keys", sum(|issuer| issuer.keys)),
         ] {
             self.identity.with_label_values(&[what]).set(number(value));
+        }
+    }
+
+    /// Sets what retention counts.
+    pub fn set_retention(&self, health: &RetentionHealth) {
+        for (counter, total) in
+            [(&self.pruned_segments, health.segments), (&self.pruned_bytes, health.bytes)]
+        {
+            let counter = counter.with_label_values::<&str>(&[]);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
+        self.held_sessions.set(i64::try_from(health.held_sessions).unwrap_or(i64::MAX));
+    }
+
+    /// Sets what the archiver counts; without one these metrics have no values.
+    #[cfg(feature = "archive")]
+    pub fn set_archive(
+        &self,
+        state: &[(&str, u64)],
+        failures: impl Iterator<Item = (&'static str, u64)>,
+    ) {
+        for (what, value) in state {
+            self.archive.with_label_values(&[what]).set(number(*value));
+        }
+        for (class, total) in failures {
+            let counter = self.archive_failures.with_label_values(&[class]);
+            counter.inc_by(total.saturating_sub(counter.get()));
         }
     }
 

@@ -5,7 +5,10 @@ use std::{collections::HashMap, path::Path, sync::Arc};
 use anyhow::Context as _;
 use recorder_user::{
     model::{GatewayStarted, GatewayStopped, Record, Timestamp},
-    store::{Need, Recorder, Recovered, Store, StoreOptions, signing::keys_directory},
+    store::{
+        MayGo, Need, Recorder, Recovered, Store, StoreOptions, archive::is_archived,
+        signing::keys_directory,
+    },
     witness::{Mode, Witness, WitnessOptions},
 };
 use tokio::{
@@ -16,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     accept, admin,
+    archiving::Archiving,
     bounds::{CLOSE_TIMEOUT, DRAIN_TIMEOUT},
     config::{Config, WitnessMode},
     gateway::{Cluster, Gateway, Wiring},
@@ -25,7 +29,7 @@ use crate::{
     live::LiveStreams,
     metrics::Metrics,
     policy::{PolicySource, PolicyStore},
-    redact_key,
+    pruning, redact_key,
     refusals::Refusals,
     sessions::Sessions,
     unrecorded::Unrecorded,
@@ -76,6 +80,7 @@ fn open_store(config: &Config) -> anyhow::Result<(Store, Recovered)> {
         segment_bytes_max: config.store.segment_bytes_max,
         queue_bytes_max: config.store.queue_bytes_max,
         sync_interval: config.store.sync_interval,
+        free_floor_bytes: config.store.free_floor_bytes,
         index: config.store.index,
         segment_age_max: config.store.segment_age_max,
         checkpoint_interval: config.store.checkpoint_interval,
@@ -157,11 +162,13 @@ async fn start(
         .await
         .context("record the start")?;
 
+    let archiving = Archiving::start(config, &tasks, &stop).context("set up the archive")?;
     let identifier = Identifier::start(&config.authentication, &tasks, &stop);
     let sessions =
         Arc::new(Sessions::resume(recovered.open_sessions, config.sessions.idle, recorder.clone()));
     let policies = Arc::new(policies);
     let live = LiveStreams::new(Arc::clone(&policies), Arc::clone(&identifier), recorder.clone());
+    let retention = Arc::new(store.retention(archived_only(config)));
     let gateway = Arc::new(Gateway {
         id: store.gateway_id().to_string(),
         clusters,
@@ -176,14 +183,20 @@ async fn start(
         upgrades: Upgrades::new(config.sessions.streams),
         live,
         late: Arc::new(LateOutcomes::default()),
+        retention: Arc::clone(&retention),
         redact_key,
         metrics,
         refusals: Refusals::default(),
         unrecorded: Arc::new(Unrecorded::default()),
+        archiving,
         tasks: tasks.clone(),
         stop: stop.clone(),
     });
     spawn_background(&gateway, &certificate);
+    if let Some(kept) = config.store.retention {
+        let pruning = pruning::prune_at_intervals(retention, tasks.clone(), kept, stop.clone());
+        tasks.spawn(pruning);
+    }
     let health_stop = CancellationToken::new();
     if let Some(listener) = health_listener {
         tasks.spawn(health::serve(Arc::clone(&gateway), listener, health_stop.clone()));
@@ -192,6 +205,13 @@ async fn start(
     tasks.spawn(accept::serve(Arc::clone(&gateway), wiring, listener, certificate));
     tracing::info!(listen = %config.listen, policy_set, "serving");
     Ok(Running { gateway, gateway_id: store.gateway_id(), recorder, health_stop, connections })
+}
+
+/// Where there is an archive only what is in it may be deleted.
+fn archived_only(config: &Config) -> Option<MayGo> {
+    config.archive.as_ref()?;
+    let store = config.store.directory.clone();
+    Some(Arc::new(move |segment| is_archived(&store, segment)))
 }
 
 fn wiring(witness: &Witness, recorder: &Recorder, metrics: &Arc<Metrics>) -> Wiring {

@@ -47,6 +47,7 @@ impl World {
             segment_bytes_max: 1 << 20,
             queue_bytes_max: 1 << 20,
             sync_interval: Duration::from_millis(1),
+            free_floor_bytes: Some(0),
             ..StoreOptions::new(directory.path().join("store"))
         };
         let (store, _) = Store::open(options, Arc::new(Timestamp::now)).expect("a store");

@@ -225,3 +225,96 @@ fn ids_are_found_by_a_unique_part() {
     let shown = recorder(store.path(), &["show", "00ec03", "--json"]).objects().remove(0);
     assert_eq!(shown["exchange"], exchange(3).to_string());
 }
+
+/// The only public key of a store.
+fn public_key(store: &std::path::Path) -> String {
+    let keys = recorder(store, &["keys", "--json"]).objects();
+    keys[0]["publicKeyFile"].as_str().expect("a file").to_owned()
+}
+
+#[test]
+fn what_can_be_verified_is_named_in_many_ways() {
+    let store = alices_store();
+    let segments = store.path().join("store/segments");
+    let segment = std::fs::read_dir(segments).expect("segments").next().expect("one");
+    let segment = segment.expect("readable").path();
+    let id = segment.file_stem().and_then(|id| id.to_str()).expect("an id").to_owned();
+    let row = recorder(store.path(), &["search", "--json"]).objects().remove(0);
+    let exchange = row["exchange"].as_str().expect("an id");
+    let header = std::fs::read(&segment).expect("readable");
+    let first = 18 + u32::from_le_bytes(header[10..14].try_into().expect("four"));
+    let position = format!("{id}:{first}");
+    let file = segment.to_str().expect("UTF-8");
+    for target in [exchange, &exchange[26..], &session(1).to_string(), &position, file] {
+        let ran = recorder(store.path(), &["verify", target]);
+        assert_eq!(ran.code, 0, "{target}: {}{}", ran.out, ran.err);
+    }
+    let said = recorder(store.path(), &["verify", &position, "--json"]).objects().remove(0);
+    assert_eq!(said["coveredBy"]["segment"], id.as_str());
+    let ran = recorder(store.path(), &["verify", &format!("{id}:{}", first + 1)]);
+    assert_eq!((ran.code, ran.err.contains("no record")), (1, true), "{}", ran.err);
+    let ran = recorder(store.path(), &["verify", "abcd:x"]);
+    assert_eq!(ran.code, 2, "{}", ran.err);
+}
+
+#[test]
+fn a_session_is_bundled_checked_and_read() {
+    let store = alices_store();
+    let bundle = store.path().join("bundle");
+    let to = bundle.to_str().expect("UTF-8");
+    let id = session(1).to_string();
+    let ran = recorder(store.path(), &["export", &id, "--format", "bundle", "--output", to]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let key = public_key(store.path());
+    let ran = recorder(store.path(), &["verify", to, "--key", &key]);
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("of others withheld"), "{}", ran.out);
+    // With the key that lies in it, it says that this proves little.
+    let ran = recorder(store.path(), &["verify", to]);
+    assert!(ran.code == 0 && ran.err.contains("came with the bundle"), "{}", ran.err);
+    for verb in [&["ls", "--json"][..], &["search", "--json"], &["replay", &id, "--at-once"]] {
+        let whole = recorder(store.path(), verb);
+        let bundled = recorder(store.path(), &[verb, &["--store", to]].concat());
+        assert_eq!((bundled.code, &bundled.out), (0, &whole.out), "{verb:?}: {}", bundled.err);
+    }
+    let again = recorder(store.path(), &["export", &id, "--format", "bundle", "--output", to]);
+    assert!(again.code == 2 && again.err.contains("not empty"), "{}", again.err);
+    let none = recorder(store.path(), &["export", &id, "--format", "bundle"]);
+    assert!(none.code == 2 && none.err.contains("--output"), "{}", none.err);
+    let row = recorder(store.path(), &["search", "--json"]).objects().remove(0);
+    let exchange = row["exchange"].as_str().expect("an id");
+    let wrong =
+        recorder(store.path(), &["export", exchange, "--format", "bundle", "--output", "x"]);
+    assert!(wrong.code == 2 && wrong.err.contains(&id), "{}", wrong.err);
+}
+
+#[test]
+fn a_store_that_was_rolled_back_is_found_by_its_head() {
+    let store = alices_store();
+    let head = recorder(store.path(), &["head"]);
+    assert_eq!(head.code, 0, "{}", head.err);
+    let kept = store.path().join("head.json");
+    std::fs::write(&kept, &head.out).expect("writable");
+    let kept = kept.to_str().expect("UTF-8");
+    let ran = recorder(store.path(), &["verify", "--head", kept]);
+    assert!(ran.code == 0 && ran.out.contains("not behind its head"), "{}{}", ran.out, ran.err);
+    // The last signature is cut off, which leaves a store that is good in itself.
+    let file = std::fs::read_dir(store.path().join("store/segments")).expect("segments");
+    let file = file.map(|entry| entry.expect("readable").path()).max().expect("one");
+    let bytes = std::fs::read(&file).expect("readable");
+    let seal = serde_json::from_str::<serde_json::Value>(&head.out).expect("JSON");
+    assert_eq!(seal["bytes"], bytes.len());
+    let says = bytes.windows(9).rposition(|part| part == b"{\"segment").expect("a seal");
+    std::fs::write(&file, &bytes[..says - 64 - 12]).expect("writable");
+    let ran = recorder(store.path(), &["verify"]);
+    assert!(ran.code == 1 && ran.out.contains("rolled back"), "{}{}", ran.out, ran.err);
+    // Without any head nothing speaks of it, and one that cannot be read is said.
+    let beside = store.path().join("store.keys/head");
+    std::fs::write(&beside, "{").expect("writable");
+    let ran = recorder(store.path(), &["verify"]);
+    assert!(ran.code == 0 && ran.err.contains("rolled back is unknown"), "{}", ran.err);
+    std::fs::remove_file(&beside).expect("writable");
+    assert_eq!(recorder(store.path(), &["head"]).code, 1);
+    let ran = recorder(store.path(), &["verify", "--head", kept]);
+    assert!(ran.code == 1 && ran.out.contains("rolled back"), "{}", ran.out);
+}

@@ -170,7 +170,8 @@ fn the_other_verbs_have_their_fields() {
     let line = recorder(store.path(), &["verify", "--json"]).objects().remove(0);
     check_keys(
         &line,
-        "ok target segments records bodies live signaturesChecked signatures unsignedRecords prunedRecords erasedRecords lockedRecords firstBad",
+        "ok target segments records bodies live signaturesChecked signatures unsignedRecords prunedRecords \
+         erasedRecords lockedRecords absentLinks bundle head coveredBy firstBad",
     );
     assert_eq!((&line["ok"], &line["firstBad"]), (&true.into(), &Value::Null));
     assert_eq!((&line["signaturesChecked"], &line["unsignedRecords"]), (&true.into(), &0.into()));

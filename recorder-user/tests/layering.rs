@@ -99,3 +99,11 @@ fn the_gateway_names_none_of_them_and_has_no_unsafe_code() {
     let manifest = fs::read_to_string(root().join("gateway/Cargo.toml")).expect("its manifest");
     assert!(!manifest.contains("aya"), "gateway/Cargo.toml names aya");
 }
+
+#[test]
+fn only_the_archive_names_the_object_store() {
+    let words = ["object_store::", "parquet::", "arrow_array", "datafusion"];
+    for folder in ["recorder-user/src", "gateway/src"] {
+        check(folder, |_| false, &words);
+    }
+}

@@ -16,6 +16,7 @@ pub mod envoy;
 pub mod gateway;
 pub mod issuer;
 pub mod kubectl;
+pub mod minio;
 pub mod network;
 pub mod node;
 pub mod pki;

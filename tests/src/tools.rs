@@ -97,6 +97,14 @@ pub fn prometheus() -> Result<PathBuf> {
     go(&PROMETHEUS, "prometheus", "github.com/prometheus/prometheus/cmd/prometheus")
 }
 
+/// MinIO, the object store.
+///
+/// # Errors
+/// As [`Tools::build`].
+pub fn minio() -> Result<PathBuf> {
+    go(&MINIO, "minio", "github.com/minio/minio")
+}
+
 /// The API server's own attribution of requests, as a program.
 ///
 /// # Errors
@@ -131,6 +139,39 @@ pub fn player() -> Result<PathBuf> {
         ("play.mjs", include_str!("../rig/player/play.mjs")),
     ];
     Ok(npm("player", &files)?.join("play.mjs"))
+}
+
+/// A Python that has DuckDB, and the script that asks it.
+///
+/// # Errors
+/// When Python is missing or the installation fails.
+pub fn duckdb() -> Result<(PathBuf, PathBuf)> {
+    let (requirements, script) =
+        (include_str!("../rig/duckdb/requirements.txt"), include_str!("../rig/duckdb/query.py"));
+    let key = cache::digest(&[requirements.as_bytes(), script.as_bytes()]);
+    let directory = cache::directory()?.join("duckdb").join(key);
+    let found = (directory.join("bin/python"), directory.join("query.py"));
+    let done = directory.join("installed");
+    if done.exists() {
+        return Ok(found);
+    }
+    let _lock = cache::lock("duckdb")?;
+    if done.exists() {
+        return Ok(found);
+    }
+    let missing = "Python 3.10 or later with venv is needed (apt-get install python3-venv)";
+    let mut environment = Command::new("python3");
+    environment.args(["-m", "venv", "--clear"]).arg(&directory);
+    build("a Python environment", environment, missing)?;
+    fs::write(directory.join("requirements.txt"), requirements).context("write requirements")?;
+    fs::write(&found.1, script).context("write query.py")?;
+    let mut install = Command::new(&found.0);
+    install
+        .args(["-m", "pip", "install", "--quiet", "--only-binary", ":all:", "--no-deps", "-r"])
+        .arg(directory.join("requirements.txt"));
+    build("DuckDB", install, missing)?;
+    fs::write(&done, "").context("note the installation")?;
+    Ok(found)
 }
 
 /// A directory of the cache with these files and the packages that they lock.
@@ -200,6 +241,15 @@ const PROMETHEUS: Module = Module {
     go_mod: include_str!("../rig/mods/prometheus/go.mod"),
     go_sum: include_str!("../rig/mods/prometheus/go.sum"),
     tags: "remove_all_sd",
+    stamp: None,
+    main: None,
+};
+
+const MINIO: Module = Module {
+    name: "minio",
+    go_mod: include_str!("../rig/mods/minio/go.mod"),
+    go_sum: include_str!("../rig/mods/minio/go.sum"),
+    tags: "",
     stamp: None,
     main: None,
 };

@@ -1,4 +1,4 @@
-//! The verbs of development: `cargo xtask test | demo | bench | images | build-ebpf | fuzz | check`.
+//! The verbs of development: `cargo xtask test | demo | bench | images | build-ebpf | fuzz | crash | check`.
 //!
 //! A verb prints each step before it runs and ends at the first that fails. It runs the same cargo and
 //! the same target directory as the caller, and installs nothing but what `build-ebpf` and `fuzz` say they install.
@@ -30,6 +30,9 @@ enum Verb {
         /// Keep the directories of scenarios that passed, too.
         #[arg(long)]
         keep: bool,
+        /// Instead: lints and tests of `recorder query`, which costs more to build than all the rest.
+        #[arg(long)]
+        query: bool,
     },
     /// Shows an agent's visit: control plane, issuer, gateway, kubectl, and what the record says of it.
     Demo {
@@ -37,9 +40,9 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Measures the gateway beside direct access and beside Envoy.
+    /// Measures the gateway beside direct access and beside Envoy; `bench store` durable appends beside other logs.
     Bench {
-        /// Passed on; see `cargo xtask bench -- --help`.
+        /// Passed on; see `cargo xtask bench -- --help` and `bench store --help`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -59,6 +62,18 @@ enum Verb {
         /// Only these; all when none is named.
         targets: Vec<String>,
     },
+    /// Loses the store's disk and kills its writer, many times over: for a night.
+    Crash {
+        /// How many seeds of the simulated disk.
+        #[arg(long, default_value_t = 10_000)]
+        seeds: u64,
+        /// Only this seed, with all that is done to its disk; kills nothing.
+        #[arg(long, conflicts_with_all = ["seeds", "kills"])]
+        seed: Option<u64>,
+        /// How many children are killed.
+        #[arg(long, default_value_t = 2000)]
+        kills: u64,
+    },
     /// Formatting, lints, licences and documentation: what must hold before `test` is worth running.
     Check,
 }
@@ -75,11 +90,25 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Result<()> {
     match verb {
-        Verb::Test { filter, keep } => test(&filter, keep),
+        Verb::Test { query: true, .. } => query(),
+        Verb::Test { filter, keep, .. } => test(&filter, keep),
         Verb::Demo { arguments } => {
             ebpf()?;
             step("build the binaries", cargo(&["build", "--bins"]))?;
             step("demo", with(cargo(&["run", "--quiet", "--bin", "demo", "--"]), &arguments))
+        }
+        Verb::Bench { arguments } if arguments.first().is_some_and(|first| first == "store") => {
+            let example = [
+                "run",
+                "--release",
+                "--quiet",
+                "-p",
+                "recorder-user",
+                "--example",
+                "store_cost",
+                "--",
+            ];
+            step("bench store", with(cargo(&example), &arguments[1..]))
         }
         Verb::Bench { arguments } => {
             ebpf()?;
@@ -90,17 +119,31 @@ fn run(verb: Verb) -> Result<()> {
         Verb::BuildEbpf { optional } => build_ebpf::run(optional),
         Verb::Images => step("images", cargo(&["run", "--quiet", "--bin", "images"])),
         Verb::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
+        Verb::Crash { seed: Some(seed), .. } => {
+            step("one seed", with_variables(crash(&["simulated"]), &[("SEED", seed)]))
+        }
+        Verb::Crash { seeds, kills, .. } => step(
+            "lost disks, killed writers",
+            with_variables(crash(&[]), &[("SEEDS", seeds), ("KILLS", kills)]),
+        ),
         Verb::Check => check(),
     }
 }
 
 fn test(filter: &[String], keep: bool) -> Result<()> {
     ebpf()?;
-    step("build the binaries", cargo(&["build", "--bins", "--examples"]))?;
+    let build = ["build", "--bins", "--examples", "-p", "archive"];
+    let members = ["recorder-user", "gateway", "xtask", "tests"];
+    let mut build = cargo(&build);
+    build.args(members.iter().flat_map(|member| ["-p", member])).args(ARCHIVE);
+    step("build the binaries", build)?;
     if filter.is_empty() {
-        step("unit tests", cargo(&["test", "--workspace", "--quiet"]))?;
+        let mut tests = cargo(&["test", "--workspace", "--exclude", "query", "--quiet"]);
+        tests.args(ARCHIVE);
+        step("unit tests", tests)?;
     }
-    let mut scenarios = cargo(&["run", "--quiet", "--bin", "scenarios", "--"]);
+    let mut scenarios = cargo(&["run", "--quiet"]);
+    scenarios.args(ARCHIVE).args(["--bin", "scenarios", "--"]);
     for part in filter {
         scenarios.args(["--filter", part]);
     }
@@ -110,17 +153,43 @@ fn test(filter: &[String], keep: bool) -> Result<()> {
     step("scenarios", scenarios)
 }
 
+fn query() -> Result<()> {
+    let lints = cargo(&["clippy", "-p", "query", "--all-targets", "--", "-D", "warnings"]);
+    step("lints of the query", lints)?;
+    step("the query's tests", cargo(&["test", "-p", "query"]))
+}
+
+/// Everything but `query`, which costs more to build than all the rest: `test --query` checks it.
 fn check() -> Result<()> {
     step("formatting", cargo(&["fmt", "--all", "--check"]))?;
-    step("lints", cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    let members = ["--workspace", "--exclude", "query"];
+    for features in [&[][..], &ARCHIVE[..]] {
+        let mut lints = cargo(&["clippy", "--all-targets"]);
+        lints.args(members).args(features).args(["--", "-D", "warnings"]);
+        step("lints", lints)?;
+    }
     step(
         "dependencies",
         cargo(&["deny", "--log-level", "error", "check", "bans", "licenses", "sources"]),
     )?;
-    let mut docs =
-        cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
+    let mut docs = cargo(&["doc", "--no-deps", "--document-private-items", "--quiet"]);
+    docs.args(members).args(ARCHIVE);
     docs.env("RUSTDOCFLAGS", "-D warnings");
     step("documentation", docs)
+}
+
+/// The suite of `recorder-user/tests/store_crash`, with more of each.
+fn crash(filter: &[&str]) -> Command {
+    let mut command = cargo(&["test", "--package", "recorder-user"]);
+    command.args(["--test", "store_crash", "--", "--nocapture"]).args(filter);
+    command
+}
+
+fn with_variables(mut command: Command, variables: &[(&str, u64)]) -> Command {
+    for (name, value) in variables {
+        command.env(format!("DECKLOG_CRASH_{name}"), value.to_string());
+    }
+    command
 }
 
 /// Without an object everything still builds, and the witness says so at run time.
@@ -150,3 +219,6 @@ fn step(what: &str, mut command: Command) -> Result<()> {
     println!("xtask: {what} took {} s", started.elapsed().as_secs());
     Ok(())
 }
+
+/// What tests and releases have and a plain build does not.
+const ARCHIVE: [&str; 2] = ["--features", "gateway/archive,tests/archive"];

@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Cluster, Config, Credential, Issuer, units};
+use recorder_user::store::RetentionRules;
+
+use super::{Archive, Cluster, Config, Credential, Issuer, Retention, units};
 
 pub(super) fn text(config: &Config) -> String {
     let keys = &config.authentication.keys;
@@ -43,8 +45,17 @@ pub(super) fn text(config: &Config) -> String {
     if let Some(encryption) = &config.store.encryption {
         sections["store"]["encryption"] = json!(encryption);
     }
+    if let Some(kept) = &config.store.retention {
+        sections["store"]["retention"] = retention(kept);
+    }
+    if let Some(floor) = config.store.free_floor_bytes {
+        sections["store"]["freeSpaceFloor"] = json!(units::size_text(floor));
+    }
     if let Some(longest) = config.sessions.streams.longest {
         sections["sessions"]["streamLongest"] = json!(units::duration_text(longest));
+    }
+    if let Some(given) = &config.archive {
+        sections["archive"] = archive(given);
     }
     if let Some(health) = &config.health {
         sections["health"] = json!({"listen": health.listen.to_string()});
@@ -53,6 +64,47 @@ pub(super) fn text(config: &Config) -> String {
         sections["policy"]["recording"] = json!(recording.display().to_string());
     }
     serde_saphyr::to_string(&sections).unwrap_or_else(|error| format!("# {error}\n"))
+}
+
+fn retention(retention: &Retention) -> Value {
+    let RetentionRules { age, size, reads, bodies_of_reads } = retention.rules;
+    let times = [("age", age), ("reads", reads), ("bodiesOfReads", bodies_of_reads)];
+    let mut words: Map<_, _> = times
+        .into_iter()
+        .filter_map(|(key, time)| Some((key.to_owned(), json!(units::duration_text(time?)))))
+        .collect();
+    if let Some(size) = size {
+        words.insert("size".into(), json!(units::size_text(size)));
+    }
+    words.insert("interval".into(), json!(units::duration_text(retention.interval)));
+    Value::Object(words)
+}
+
+fn archive(archive: &Archive) -> Value {
+    let shown = |path: &std::path::Path| path.display().to_string();
+    let mut credentials = json!({
+        "accessKeyIdFile": shown(&archive.credentials.access_key_id),
+        "secretAccessKeyFile": shown(&archive.credentials.secret_access_key),
+    });
+    if let Some(token) = &archive.credentials.session_token {
+        credentials["sessionTokenFile"] = json!(shown(token));
+    }
+    let mut value = json!({
+        "url": archive.url,
+        "region": archive.region,
+        "credentials": credentials,
+        "interval": units::duration_text(archive.interval),
+        "alarmAfter": units::duration_text(archive.alarm_after),
+        "timeout": units::duration_text(archive.timeout),
+        "partSize": units::size_text(u64::try_from(archive.part_bytes).unwrap_or(u64::MAX)),
+    });
+    if let Some(endpoint) = &archive.endpoint {
+        value["endpoint"] = json!(endpoint);
+    }
+    if let Some(authority) = &archive.certificate_authority {
+        value["certificateAuthority"] = json!(shown(authority));
+    }
+    value
 }
 
 fn cluster(cluster: &Cluster) -> Value {

@@ -13,10 +13,11 @@ use std::{
     time::Duration,
 };
 
-use recorder_user::store::{IndexBackend, encryption::KeySource};
+use recorder_user::store::{IndexBackend, RetentionRules, encryption::KeySource};
 
 use crate::upgrade::Limits;
 
+mod archive;
 mod authentication;
 mod certificates;
 mod claims;
@@ -32,6 +33,7 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
+pub use archive::{Archive, ArchiveCredentials};
 pub use authentication::{
     Authentication, ExtraMapping, Issuer, KeyOptions, PrefixedClaim, RequiredClaim,
 };
@@ -56,6 +58,8 @@ pub struct Config {
     pub admin: Admin,
     /// Where and how recordings are kept.
     pub store: Store,
+    /// Where finished segments are copied to; none when not configured.
+    pub archive: Option<Archive>,
     /// The clusters, at least one.
     pub clusters: Vec<Cluster>,
     /// Whose tokens are believed.
@@ -102,6 +106,8 @@ pub struct Store {
     pub queue_bytes_max: usize,
     /// How long a written record may wait for the disk.
     pub sync_interval: Duration,
+    /// Below so many free bytes nothing new is forwarded; none for the default.
+    pub free_floor_bytes: Option<u64>,
     /// The database of the index.
     pub index: IndexBackend,
     /// A segment is sealed at this age.
@@ -112,6 +118,17 @@ pub struct Store {
     pub record_access: bool,
     /// How long records may stay unsigned.
     pub checkpoint_interval: Duration,
+    /// What is deleted; none where everything is kept.
+    pub retention: Option<Retention>,
+}
+
+/// What is kept for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// The rules.
+    pub rules: RetentionRules,
+    /// How often it is looked what they do not keep.
+    pub interval: Duration,
 }
 
 /// The directories of Cedar policies.

@@ -32,11 +32,23 @@ pub(super) struct Store {
     pub(super) segment_size: Option<String>,
     pub(super) queue_size: Option<String>,
     pub(super) sync_interval: Option<String>,
+    pub(super) free_space_floor: Option<String>,
     pub(super) index: Option<String>,
     pub(super) record_access: Option<bool>,
     pub(super) segment_age: Option<String>,
     pub(super) encryption: Option<Encryption>,
     pub(super) checkpoint_interval: Option<String>,
+    pub(super) retention: Option<Retention>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Retention {
+    pub(super) age: Option<String>,
+    pub(super) size: Option<String>,
+    pub(super) reads: Option<String>,
+    pub(super) bodies_of_reads: Option<String>,
+    pub(super) interval: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -44,6 +56,28 @@ pub(super) struct Store {
 pub(super) struct Encryption {
     pub(super) key_file: Option<String>,
     pub(super) command: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Archive {
+    pub(super) url: String,
+    pub(super) endpoint: Option<String>,
+    pub(super) region: Option<String>,
+    pub(super) certificate_authority: Option<String>,
+    pub(super) credentials: ArchiveCredentials,
+    pub(super) interval: Option<String>,
+    pub(super) alarm_after: Option<String>,
+    pub(super) timeout: Option<String>,
+    pub(super) part_size: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct ArchiveCredentials {
+    pub(super) access_key_id_file: String,
+    pub(super) secret_access_key_file: String,
+    pub(super) session_token_file: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -85,6 +85,7 @@ fn defaults_and_relative_paths() {
     assert_eq!(config.store.segment_bytes_max, 256 << 20);
     assert_eq!(config.store.queue_bytes_max, 64 << 20);
     assert_eq!(config.store.sync_interval, Duration::from_millis(100));
+    assert_eq!(config.store.free_floor_bytes, None);
     assert_eq!(config.store.index, IndexBackend::default());
     assert_eq!(config.store.segment_age_max, Duration::from_secs(24 * 60 * 60));
     assert_eq!(config.store.checkpoint_interval, Duration::from_secs(10));
@@ -405,6 +406,50 @@ fn the_effective_configuration_reads_back() {
         .fold(String::new(), |text, line| text + line + "\n");
     let again = place.load(&again).expect("the effective configuration is one");
     assert_eq!(again.masked(), masked);
+}
+
+const ARCHIVE: &str = "store: {directory: data}
+archive:
+  url: s3://audit/decklog
+  endpoint: https://minio.example:9000
+  certificateAuthority: ca.crt
+  credentials: {accessKeyIdFile: token, secretAccessKeyFile: tls.key}
+";
+
+#[cfg(feature = "archive")]
+#[test]
+fn archives() {
+    let place = Place::new();
+    let text = GOOD.replace("store: {directory: data}\n", ARCHIVE);
+    let archive = place.load(&text).expect("good").archive.expect("an archive");
+    assert_eq!(archive.credentials.secret_access_key, place.path("tls.key"));
+    assert_eq!(archive.alarm_after, Duration::from_secs(3600));
+    assert_eq!(archive.part_bytes, 16 << 20);
+    let shown = place.load(&text).expect("good").masked();
+    let shown: Vec<_> =
+        shown.lines().filter(|line| !line.contains("the platform's roots")).collect();
+    let again = place.load(&shown.join("\n")).expect("the effective configuration reads back");
+    assert_eq!(again.archive, Some(archive));
+
+    let change = |from: &str, to: &str, expected: &[&str]| {
+        check("store: {directory: data}\n", &ARCHIVE.replace(from, to), expected);
+    };
+    change("s3://audit", "https://audit", &["archive.url"]);
+    change("https://minio.example:9000", "https://a:b@minio.example/x", &["archive.endpoint"]);
+    change(
+        "accessKeyIdFile: token",
+        "accessKeyIdFile: absent",
+        &["archive.credentials.accessKeyIdFile"],
+    );
+    change("certificateAuthority: ca.crt", "alarmAfter: 1s", &["archive.alarmAfter"]);
+    change("certificateAuthority: ca.crt", "partSize: 1MiB", &["archive.partSize"]);
+    change("certificateAuthority: ca.crt", "secretAccessKey: x", &["archive"]);
+}
+
+#[cfg(not(feature = "archive"))]
+#[test]
+fn an_archive_needs_a_gateway_that_has_one() {
+    check("store: {directory: data}\n", ARCHIVE, &["archive"]);
 }
 
 #[test]

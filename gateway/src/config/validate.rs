@@ -2,22 +2,22 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
-use recorder_user::store::{IndexBackend, encryption::KeySource};
+use recorder_user::store::{IndexBackend, RetentionRules, encryption::KeySource};
 use serde_json::{Map, Value};
 
 use crate::upgrade::Limits;
 
 use super::{
-    Admin, Config, Health, LoadConfigError, PolicyDirectories, ServerTls, Sessions, Store,
-    WitnessMode, authentication,
+    Admin, Config, Health, LoadConfigError, PolicyDirectories, Retention, ServerTls, Sessions,
+    Store, WitnessMode, archive, authentication,
     clusters::{self, Environment, readable},
     problem::Problems,
     raw, units,
 };
 
 /// The keys of the file, for the message about one that is none.
-const KEYS: &str =
-    "listen, tls, health, admin, store, clusters, authentication, policy, witness, sessions";
+const KEYS: &str = "listen, tls, health, admin, store, archive, clusters, authentication, policy, \
+                    witness, sessions";
 
 pub(super) fn config(
     text: &str,
@@ -43,6 +43,7 @@ pub(super) fn config(
     let admin = take("admin").and_then(|value| problems.shape::<raw::Admin>("admin", value));
     let socket = admin.and_then(|admin| admin.socket).map(|socket| directory.join(socket));
     let store = store(take("store"), directory, &mut problems);
+    let archive = archive::validate(take("archive"), directory, &mut problems);
     let clusters = clusters::validate(take("clusters"), directory, environment, &mut problems);
     let authentication = authentication::validate(take("authentication"), directory, &mut problems);
     let policy = policy(take("policy"), directory, &mut problems);
@@ -67,6 +68,7 @@ pub(super) fn config(
                     socket: socket.unwrap_or_else(|| store.directory.join("gateway.sock")),
                 },
                 store,
+                archive,
                 clusters,
                 authentication,
                 policy,
@@ -130,6 +132,10 @@ fn store(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Opt
         Duration::from_millis(1)..=Duration::from_millis(150),
         problems,
     );
+    // Without a bound of its own: who sets it knows the disk. The default follows the disk's size.
+    let floor = raw.free_space_floor.map(|given| {
+        units::size_key("store.freeSpaceFloor", Some(given), 0, 0..=u64::MAX, problems)
+    });
     let index = match raw.index.as_deref().map(str::parse::<IndexBackend>) {
         None => IndexBackend::default(),
         Some(Ok(index)) => index,
@@ -154,7 +160,9 @@ fn store(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Opt
         problems,
     );
     let encryption = raw.encryption.and_then(|raw| encryption(raw, directory, problems));
+    let retention = raw.retention.and_then(|raw| retention(raw, problems));
     Some(Store {
+        retention,
         encryption,
         segment_age_max,
         checkpoint_interval,
@@ -162,10 +170,45 @@ fn store(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Opt
         segment_bytes_max: segment,
         queue_bytes_max: usize::try_from(queue).unwrap_or(usize::MAX),
         sync_interval,
+        free_floor_bytes: floor,
         index,
         // Who reads recordings is part of what an auditor asks.
         record_access: raw.record_access.unwrap_or(true),
     })
+}
+
+fn retention(raw: raw::Retention, problems: &mut Problems) -> Option<Retention> {
+    const SECOND: Duration = Duration::from_secs(1);
+    const YEARS: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    const EXBIBYTE: u64 = 1 << 60;
+    let mut age = |key: &str, given: Option<String>| {
+        let key = format!("store.retention.{key}");
+        given.map(|given| units::duration_key(&key, Some(given), YEARS, SECOND..=YEARS, problems))
+    };
+    let (reads, bodies_of_reads) =
+        (age("reads", raw.reads), age("bodiesOfReads", raw.bodies_of_reads));
+    let age = age("age", raw.age);
+    let size = raw.size.map(|given| {
+        let key = "store.retention.size";
+        units::size_key(key, Some(given), EXBIBYTE, 1 << 20..=EXBIBYTE, problems)
+    });
+    // An hour is little against the days that records are kept, and much against what looking takes.
+    let interval = units::duration_key(
+        "store.retention.interval",
+        raw.interval,
+        Duration::from_secs(60 * 60),
+        SECOND..=Duration::from_secs(24 * 60 * 60),
+        problems,
+    );
+    let rules = RetentionRules { age, size, reads, bodies_of_reads };
+    if rules.is_empty() {
+        problems.add(
+            "store.retention",
+            "keeps everything; write at least one of age, size, reads, bodiesOfReads",
+        );
+        return None;
+    }
+    Some(Retention { rules, interval })
 }
 
 fn encryption(

@@ -1,10 +1,10 @@
 //! What may be typed. What it means is in the module of each verb.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::units::{When, parse_duration, parse_speed, parse_when};
+use super::units::{When, parse_duration, parse_size, parse_speed, parse_when};
 
 /// Shows, replays and checks what agents and people did to Kubernetes through a Decklog gateway.
 #[derive(Debug, Parser)]
@@ -97,19 +97,22 @@ Examples:
   recorder search --resource pods/exec --json | jq -r 'select(.status == null) | .exchange'
                                         the execs that go on now")]
     Follow(FollowArgs),
-    /// Write a recorded exec, attach or log as asciicast, text, or its bytes.
+    /// Write a recorded exec, attach or log as asciicast, text, or its bytes; or a session as a bundle.
     #[command(after_help = "\
 asciicast-v2 and -v3 play in asciinema and its web player, with resizes, and in v3 the exit code; stdout and
 stderr are in one stream there, as a terminal would have shown them. text is UTF-8: what a terminal was sent
 is drawn first, and its lines are written. raw is a channel's bytes exactly, and goes to files and pipes only:
 they may hold sequences that a terminal would obey. text and raw have stdout unless --channel says otherwise.
 What the record does not have, or nobody could decode, is said on standard error.
+bundle is a directory with all records of one session that others can check without the rest of the store:
+records of other sessions are in it as digests alone. See its README.txt.
 
 Examples:
   recorder export 77d0 --format asciicast-v3 --output exec.cast    then: asciinema play exec.cast
   recorder export 77d0 --format asciicast-v2 --stdin > exec.cast   with what was typed
   recorder export 77d0 --format raw | sha256sum
-  recorder export 77d0 --format text --channel stderr")]
+  recorder export 77d0 --format text --channel stderr
+  recorder export 3f9a --format bundle --output ./bundle           then: recorder verify ./bundle --key decklog.pub")]
     Export(ExportArgs),
     /// Find exchanges, oldest first.
     #[command(after_help = "\
@@ -125,7 +128,7 @@ Examples:
   recorder search --uid 0b7f2c1e-5a51-4f0e-9b8e-6f1f0c2f8e11
   recorder search --session 3f9a --limit 0 --json")]
     Search(Box<SearchArgs>),
-    /// Check hash chain and signatures of one session or of the whole store.
+    /// Check hash chain and signatures of a store, a bundle, a segment, or one session, exchange or record.
     #[command(after_help = "\
 Detects records that were changed, dropped, reordered or cut, and segments that are missing or spliced in.
 Works offline and on a store that is being written. Exit code 1 names the first bad file and offset.
@@ -133,17 +136,35 @@ Signatures are checked with the public keys beside the store (STORE.keys/signing
 name: then whoever can write to the store's machine cannot pass another record off as this one. Newer keys
 are accepted when an older one that you trust has endorsed them.
 
+A store that was replaced by an older copy of itself is found by its head: how far it came, which the gateway notes
+beside its keys, and which you may keep elsewhere (`recorder head`) and name with --head.
+
 Examples:
   recorder verify
-  recorder verify 3f9a
-  recorder verify /mnt/copy/decklog --key decklog.pub")]
+  recorder verify 3f9a                                              a session or an exchange
+  recorder verify 01a0c4506c007f0e8a3c5b1d9e2f4a60:4711             the record that begins there
+  recorder verify /mnt/copy/decklog --key decklog.pub --head head.json
+  recorder verify ./bundle --key decklog.pub
+  recorder verify segments/01a0c4506c007f0e8a3c5b1d9e2f4a60.seg     one segment, without its neighbours")]
     Verify {
-        /// A session's id, or the path of a store; the whole of --store by default.
+        /// A session, an exchange, SEGMENT:OFFSET, or the path of a store, bundle or segment; all of --store by default.
         target: Option<String>,
         /// Trust this public key (PEM) instead of those beside the store; may be given again.
         #[arg(long, value_name = "FILE")]
         key: Vec<PathBuf>,
+        /// Expect the store to come at least this far, instead of what is noted beside its keys.
+        #[arg(long, value_name = "FILE")]
+        head: Option<PathBuf>,
     },
+    /// Print how far the store came, signed: keep it elsewhere to find out if the store is rolled back.
+    #[command(after_help = "\
+The gateway notes the newest signed state of its store in STORE.keys/head, after it became durable. An older
+copy of the store verifies like the newest; with this it does not.
+
+Examples:
+  recorder head > /mnt/elsewhere/head.json
+  recorder verify --head /mnt/elsewhere/head.json")]
+    Head,
     /// List the keys that sign the store, exchange them, or print a public key.
     #[command(after_help = "\
 The gateway makes its signing key (Ed25519) at its first start, in STORE.keys/signing, readable by its owner
@@ -168,16 +189,124 @@ Examples:
   recorder accesses --since 1d
   recorder accesses --json | jq 'select(.by.user == \"root\")'")]
     Accesses(AccessesArgs),
+    /// Make one session of an encrypted store unreadable for good. The gateway must not be running.
+    #[command(after_help = "\
+Destroys the session's key in STORE.keys/sessions: what was recorded of it cannot be read again, in no copy of the
+segments, and the chain still verifies. Who erased it is on record before (recorder accesses). The index is built
+anew without it. Copies of STORE.keys elsewhere must be destroyed too. Run it as the gateway's user.
+
+Examples:
+  recorder erase 3f9a
+  recorder verify                       says how many records are of erased sessions")]
+    Erase {
+        /// The session.
+        session: String,
+    },
+    /// Delete what need not be kept any more: by age, by size, or by what it is.
+    #[command(after_help = "\
+Deletes whole finished segments, oldest first, and single records where the rest of a segment is to stay. A signed
+tombstone takes the place of what goes, so that the store verifies, and verify says what is gone. Legal holds keep
+what they are on. Where there is an archive only what is in it goes. A running gateway is asked to do it.
+
+Examples:
+  recorder prune --older-than 90d --dry-run
+  recorder prune --max-size 200GiB
+  recorder prune --older-than 7d --scope read-bodies")]
+    Prune(PruneArgs),
+    /// Keep what a session, task or principal did from being deleted; list and release such holds.
+    #[command(after_help = "\
+Holds are records of the store: who added and who released them is evidence too. A hold beats every rule of
+retention, and keeps a session from being erased.
+
+Examples:
+  recorder hold add --session 3f9a --reason 'case 17'
+  recorder hold add --principal alice --reason 'case 17'
+  recorder hold ls
+  recorder hold release 9b1c")]
+    Hold {
+        /// What to do.
+        #[command(subcommand)]
+        verb: HoldVerb,
+    },
     /// Delete the index and build it again from the segments. The gateway must not be running.
     #[command(
         after_help = "The segments are the truth; the index only makes reading fast. No record is touched."
     )]
     Reindex,
+    /// Copy finished segments to an object store, and check the copies: `recorder archive --help`.
+    #[command(disable_help_flag = true)]
+    Archive {
+        /// What `recorder-archive` takes.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Ask in SQL what is in a store and an archive: `recorder query --help`.
+    #[command(disable_help_flag = true)]
+    Query {
+        /// What `recorder-query` takes.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Show what the kernel witness could see in the latest run of the gateway.
     #[command(after_help = "\
 T1 counts bytes by socket in eBPF; T5 asks the kernel by file descriptor (TCP_INFO); Off is no witness.
 Hooks that did not attach are listed with the kernel's error.")]
     Witness,
+}
+
+/// What `prune` takes.
+#[derive(Args, Debug)]
+#[command(group(clap::ArgGroup::new("rule").required(true).multiple(true).args(["older_than", "max_size"])))]
+pub struct PruneArgs {
+    /// What is older goes.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub older_than: Option<Duration>,
+    /// The oldest segments go until the store takes no more than this of the disk.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub max_size: Option<u64>,
+    /// Of what is older only this goes.
+    #[arg(long, value_enum, requires = "older_than")]
+    pub scope: Option<ScopeWord>,
+    /// Only say what would go.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// The scope's word, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ScopeWord {
+    /// Exchanges that only read.
+    Reads,
+    /// Bodies of exchanges that only read.
+    ReadBodies,
+}
+
+/// What is done with legal holds.
+#[derive(Clone, Debug, Subcommand)]
+pub enum HoldVerb {
+    /// List the holds, released ones too.
+    Ls,
+    /// Add a hold.
+    #[command(group(clap::ArgGroup::new("on").required(true).args(["session", "task", "principal"])))]
+    Add {
+        /// On this session.
+        #[arg(long, value_name = "ID")]
+        session: Option<String>,
+        /// On all that is done for this task.
+        #[arg(long)]
+        task: Option<String>,
+        /// On all that this username or subject does.
+        #[arg(long, value_name = "NAME")]
+        principal: Option<String>,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Release a hold.
+    Release {
+        /// The hold.
+        hold: String,
+    },
 }
 
 /// What is done with keys.
@@ -232,12 +361,12 @@ pub struct AccessesArgs {
 /// What `export` takes.
 #[derive(Args, Debug)]
 pub struct ExportArgs {
-    /// An exchange that was an exec, an attach or a log.
+    /// An exchange that was an exec, an attach or a log; of a bundle a session.
     pub id: String,
     /// As what.
     #[arg(long, value_enum)]
     pub format: FormatWord,
-    /// Write to this file instead of standard output.
+    /// Write to this file instead of standard output; of a bundle the new directory.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Only this channel.
@@ -259,6 +388,8 @@ pub enum FormatWord {
     Text,
     /// Bytes.
     Raw,
+    /// A directory that can be checked by itself.
+    Bundle,
 }
 
 /// The channel's word, as typed.

@@ -6,7 +6,7 @@ use crate::{
     export::ExportError,
     model::ExchangeId,
     replay::{LoadError, stream::OpenStreamError},
-    store::ExchangeRow,
+    store::{BundleError, ExchangeRow},
 };
 
 /// How a run ended that did not fail.
@@ -104,6 +104,28 @@ pub enum CliError {
         /// The session.
         id: String,
     },
+    /// An exchange was named where only a session can be bundled.
+    #[error("{id} is an exchange; a bundle holds a session")]
+    NotASession {
+        /// The exchange.
+        id: String,
+        /// Its session.
+        session: Option<String>,
+    },
+    /// A bundle is a directory, and none was named.
+    #[error("a bundle is a directory, and none was named")]
+    NoOutput,
+    /// A bundle could not be made.
+    #[error("cannot make the bundle")]
+    Bundle(#[source] BundleError),
+    /// The head that was named cannot be used.
+    #[error("{} cannot be used: {why}", path.display())]
+    BadHead {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// A stream could not be opened.
     #[error(transparent)]
     OpenStream(OpenStreamError),
@@ -127,6 +149,27 @@ pub enum CliError {
     /// No gateway ever wrote to this store.
     #[error("no start of a gateway is recorded")]
     NoGateway,
+    /// The verb's binary is not installed.
+    #[error("recorder-{verb} is not installed")]
+    NoExtra {
+        /// Which.
+        verb: &'static str,
+    },
+    /// The verb's binary could not be started.
+    #[error("cannot start recorder-{verb}")]
+    Extra {
+        /// Which.
+        verb: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The verb's binary failed, and said why.
+    #[error("recorder-{verb} failed")]
+    ExtraFailed {
+        /// Which.
+        verb: &'static str,
+    },
     /// The output could not be written.
     #[error("cannot write the output")]
     Output(#[from] io::Error),
@@ -192,6 +235,21 @@ impl CliError {
             Self::NotAnExchange { id } => {
                 format!("list its streams with: recorder search --session {id} --status 101")
             }
+            Self::NotASession { session: Some(session), .. } => {
+                format!("bundle its session with: recorder export {session} --format bundle")
+            }
+            Self::NotASession { session: None, .. } => {
+                "it belongs to no session: nobody was identified".into()
+            }
+            Self::NoOutput => "name a new one with --output DIR".into(),
+            Self::Bundle(BundleError::Exists(_) | BundleError::Io { .. }) => {
+                "name another directory with --output".into()
+            }
+            Self::Bundle(BundleError::Version1(_)) => {
+                "copy the store's directory without its keys".into()
+            }
+            Self::Bundle(_) => "find the damage with: recorder verify".into(),
+            Self::BadHead { .. } => "print one with: recorder head".into(),
             Self::OpenStream(OpenStreamError::NotAnswered) => {
                 "it may still be waiting for the API server; see what is known with: recorder show".into()
             }
@@ -206,7 +264,11 @@ impl CliError {
             }
             Self::RawToTerminal => "write to a file with --output, or into a pipe".into(),
             Self::NoGateway => "start one on this store with: gateway serve".into(),
-            Self::Output(_) => return None,
+            Self::NoExtra { verb } => format!(
+                "build it with: cargo build --release -p {verb}, and put it beside recorder or on the PATH"
+            ),
+            Self::Extra { verb, .. } => format!("check that recorder-{verb} may be executed"),
+            Self::ExtraFailed { .. } | Self::Output(_) => return None,
         })
     }
 }

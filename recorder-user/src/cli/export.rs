@@ -1,4 +1,4 @@
-//! `recorder export`: a stream in the formats of others.
+//! `recorder export`: a stream in the formats of others, or a session as a bundle.
 
 use std::{
     fs::File,
@@ -8,7 +8,7 @@ use std::{
 use super::{
     CliError, Outcome,
     args::{ChannelWord, ExportArgs, FormatWord},
-    escape,
+    bundle, escape,
     library::{Found, Library},
     screen::Screen,
     stream, units,
@@ -24,6 +24,7 @@ pub(super) fn run(
     args: &ExportArgs,
     screen: &mut Screen<'_>,
 ) -> Result<Outcome, CliError> {
+    let Some(format) = format(args.format) else { return bundle::run(library, args, screen) };
     let row = match library.find(&args.id)? {
         Found::Exchange(row) => row,
         Found::Session(view) => {
@@ -32,7 +33,7 @@ pub(super) fn run(
     };
     let reader = library.reader();
     drop(library);
-    let options = options(args);
+    let options = options(args, format);
     let failed = |error| match error {
         ExportError::Open(error) => stream::cannot_open(error, &row),
         error => CliError::Export(error),
@@ -60,13 +61,18 @@ pub(super) fn run(
     Ok(Outcome::Fine)
 }
 
-fn options(args: &ExportArgs) -> Options {
-    let format = match args.format {
+/// As what a stream is written; none where it is a bundle.
+const fn format(word: FormatWord) -> Option<Format> {
+    Some(match word {
         FormatWord::AsciicastV2 => Format::Asciicast(CastVersion::V2),
         FormatWord::AsciicastV3 => Format::Asciicast(CastVersion::V3),
         FormatWord::Text => Format::Text,
         FormatWord::Raw => Format::Raw,
-    };
+        FormatWord::Bundle => return None,
+    })
+}
+
+fn options(args: &ExportArgs, format: Format) -> Options {
     let channel = args.channel.map(|channel| match channel {
         ChannelWord::Stdin => Selected::Stdin,
         ChannelWord::Stdout => Selected::Stdout,

@@ -9,17 +9,23 @@
 
 mod accesses;
 mod args;
+mod bundle;
+mod erase;
 mod error;
 pub mod escape;
 mod export;
+mod extra;
 mod follow;
 mod frame_json;
+mod hold;
 mod json;
+mod keeper;
 mod keys;
 mod library;
 mod ls;
 mod outlet;
 mod place;
+mod prune;
 mod reindex;
 mod replay;
 mod replay_json;
@@ -38,8 +44,8 @@ mod watch;
 mod witness;
 
 pub use args::{
-    AccessesArgs, ChannelWord, Cli, EffectWord, ExportArgs, FollowArgs, FormatWord, ReplayArgs,
-    SearchArgs, Verb, VerdictWord,
+    AccessesArgs, ChannelWord, Cli, EffectWord, ExportArgs, FollowArgs, FormatWord, HoldVerb,
+    PruneArgs, ReplayArgs, ScopeWord, SearchArgs, Verb, VerdictWord,
 };
 pub use error::{CliError, Outcome};
 pub use screen::{Ink, Look, Screen, terminal_size};
@@ -71,10 +77,20 @@ pub fn run(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
         Verb::Search(args) => with_rows(cli, "search", Socket, screen, |library, screen| {
             search::run(library, args, Timestamp::now(), screen)
         }),
-        Verb::Verify { target, key } => verify::run(cli, target.as_deref(), key, screen),
+        Verb::Verify { target, key, head } => {
+            let asked =
+                verify::Asked { target: target.as_deref(), keys: key, head: head.as_deref() };
+            verify::run(cli, &asked, screen)
+        }
+        Verb::Head => verify::head(&Place::named(cli)?.directory, screen),
         Verb::Keys { verb } => keys::run(&Place::named(cli)?.directory, *verb, screen),
         Verb::Accesses(args) => accesses::run(cli, args, Timestamp::now(), screen),
+        Verb::Erase { session } => erase::run(cli, session, screen),
+        Verb::Prune(args) => prune::run(cli, args, Timestamp::now(), screen),
+        Verb::Hold { verb } => hold::run(cli, verb, screen),
         Verb::Reindex => reindex::run(&Place::named(cli)?.directory, screen),
+        Verb::Archive { arguments } => extra::run(cli, "archive", arguments),
+        Verb::Query { arguments } => extra::run(cli, "query", arguments),
         Verb::Witness => witness::run(&Place::named(cli)?.reader()?, screen),
     }
 }

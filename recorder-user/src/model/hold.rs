@@ -16,6 +16,17 @@ pub enum HoldOn {
     Principal(String),
 }
 
+impl HoldOn {
+    /// The task or the principal.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Session(_) => None,
+            Self::Task(name) | Self::Principal(name) => Some(name),
+        }
+    }
+}
+
 /// The end of a hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -26,9 +26,7 @@ pub use exchange::{
     ResponseStarted, Timing, Withheld,
 };
 pub use hold::{HoldChanged, HoldOn, HoldReleased};
-pub use id::{
-    AccessId, BootId, ExchangeId, GatewayId, HoldId, ParseIdError, SegmentId, SessionId,
-};
+pub use id::{AccessId, BootId, ExchangeId, GatewayId, HoldId, ParseIdError, SegmentId, SessionId};
 pub(crate) use record::CHUNK_HEADER_BYTES;
 pub use record::{
     Chunk, ConnectionClosed, DecodeRecordError, Direction, GatewayStarted, GatewayStopped, Kind,

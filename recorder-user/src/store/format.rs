@@ -135,6 +135,11 @@ pub(super) struct Mark {
     pub(super) records: u64,
 }
 
+impl Mark {
+    /// Before anything.
+    pub(super) const NONE: Self = Self { hash: ChainHash([0; HASH_BYTES]), offset: 0, records: 0 };
+}
+
 /// The fixed part of a record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RecordHead {
@@ -180,6 +185,21 @@ pub(super) fn link_digest(previous: ChainHash, digest: &[u8; HASH_BYTES]) -> Cha
     both[..HASH_BYTES].copy_from_slice(&previous.0);
     both[HASH_BYTES..].copy_from_slice(digest);
     ChainHash(*blake3::hash(&both).as_bytes())
+}
+
+/// The next hash of the chain over a record as it is stored, deleted or not; none if it cannot be one.
+pub(super) fn follow(
+    version: u16,
+    previous: ChainHash,
+    flags: u16,
+    record: &[u8],
+) -> Option<ChainHash> {
+    // Version 1 has no digests: nothing can be taken out of it.
+    if version == 1 || flags & flag::PRUNED == 0 {
+        return Some(link(version, previous, record));
+    }
+    let digest = record.get(RECORD_HEAD_BYTES..).and_then(<[u8]>::first_chunk)?;
+    Some(link_digest(previous, digest))
 }
 
 /// Four bytes at an offset that the caller has checked.

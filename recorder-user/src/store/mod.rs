@@ -10,13 +10,17 @@
 //! a record and its acknowledgement. The gateway calls [`Store`] and [`Recorder`]; the command line calls
 //! [`Reader`], [`verify()`] and [`reindex`]. The format is in `docs/format.md`.
 
+pub mod archive;
+mod bundle;
 mod catalog;
 mod clip;
 mod disk;
 pub mod encryption;
+mod erasure;
+mod floor;
 mod fold;
 mod format;
-mod free_disk;
+mod head;
 mod id_part;
 mod index;
 mod live_rows;
@@ -30,11 +34,14 @@ mod records_of;
 mod recovery;
 mod retention;
 pub mod rows;
+mod salvage;
 mod scan;
 mod schedule;
 mod segment;
 pub mod signing;
 mod source;
+mod space;
+mod stub;
 mod sync;
 mod verify;
 mod writer;
@@ -43,13 +50,18 @@ use std::sync::Arc;
 
 use crate::model::Timestamp;
 
+pub use bundle::{
+    BundleError, BundleOf, BundledSegment, KEYS_DIRECTORY, Manifest as BundleManifest,
+    export_bundle,
+};
 pub use catalog::{Catalog, CatalogError, ReindexError, ReindexReport, reindex};
-pub use disk::{Disk, DiskFile, SystemDisk};
+pub use disk::{Disk, DiskFile, Space, SystemDisk};
+pub use erasure::{EraseError, erase_session};
 pub use format::{
     BadHeader, ChainHash, Checkpoint, DecodePayloadError, DeletedRecords, DeletedSegments,
-    DeletionCause, Header, PAYLOAD_BYTES_MAX, Previous,
-    RecordTooLarge, Seal, SealedBy, Tombstone,
+    DeletionCause, Header, PAYLOAD_BYTES_MAX, Previous, RecordTooLarge, Seal, SealedBy, Tombstone,
 };
+pub use head::{Head, ReadHeadError, head_file};
 pub use id_part::{ID_PART_CHARS_MIN, IdPart, MATCHING_IDS_MAX, MatchingIds, ParseIdPartError};
 pub use index::{
     IndexBackend, IndexError, IndexHealth, ParseIndexBackendError, VERSION as ROWS_VERSION,
@@ -65,8 +77,9 @@ pub use recorder::{Ack, AppendError, Need, RESERVE_BYTES, Recorder, StoreHealth}
 pub use records_of::{RecordsOf, RunEnd};
 pub use recovery::{RecoverError, TornTail};
 pub use retention::{
-    FinishError, HeldBack, MayGo, PruneError, PruneOrder, PruneReport, Retention, RetentionHealth,
-    RetentionRules, Untouched, holds, preview,
+    FinishError, HeldBack, MayGo, OpenRetentionError, PruneError, PruneOrder, PruneReport,
+    Retention, RetentionHealth, RetentionRules, Untouched, archived_only, holds, open_to_prune,
+    preview,
 };
 pub use rows::{
     AccountRow, EffectCounts, ExchangeRow, ParseStatusFilterError, Position, PrincipalRow, Query,
@@ -74,8 +87,10 @@ pub use rows::{
 };
 pub use scan::{BadRecord, ScanError};
 pub use source::RowSource;
-pub use sync::SyncHealth;
-pub use verify::{FirstBad, SegmentReport, VerifyError, VerifyReport, verify, verify_session};
+pub use sync::{SYNC_BOUNDS, SyncHealth};
+pub use verify::{
+    Check, FirstBad, HeadFound, Scope, SegmentReport, VerifyError, VerifyReport, verify,
+};
 
 /// The wall clock, given by the caller so that tests can set it.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;

@@ -14,7 +14,9 @@ use super::{
     Clock,
     disk::{self, Disk, SystemDisk},
     encryption::{EncryptionError, KeySource, Vault},
+    floor::Floor,
     fold::Fold,
+    head::HeadFile,
     index::{Feed, Index, IndexBackend},
     live_rows::LiveRows,
     lock::{Lock, LockError},
@@ -53,6 +55,9 @@ pub struct StoreOptions {
     pub queue_bytes_max: usize,
     /// How long what nobody waits for may stay out of stable storage, the flush itself not counted.
     pub sync_interval: Duration,
+    /// Below so many free bytes on the file system nothing new may begin; none for a twentieth of the file
+    /// system and at most 1 GiB.
+    pub free_floor_bytes: Option<u64>,
     /// The database of the index. An index that is in another one is built anew.
     pub index: IndexBackend,
 }
@@ -71,6 +76,7 @@ impl StoreOptions {
             checkpoint_interval: Duration::from_secs(10),
             queue_bytes_max: 64 << 20,
             sync_interval: Duration::from_millis(100),
+            free_floor_bytes: None,
             index: IndexBackend::Sled,
         }
     }
@@ -147,6 +153,7 @@ pub struct Store {
     gateway: GatewayId,
     keys: PathBuf,
     clock: Clock,
+    disk: Arc<dyn Disk>,
     writers: Vec<JoinHandle<()>>,
     indexer: Option<JoinHandle<()>>,
     _lock: Lock,
@@ -172,17 +179,25 @@ impl Store {
     ) -> Result<(Self, Recovered), OpenStoreError> {
         let directory = options.directory.clone();
         let io = |source| OpenStoreError::Directory { path: directory.clone(), source };
-        disk::make_directory(&directory).map_err(io)?;
-        disk::make_directory(&segments_directory(&directory)).map_err(io)?;
+        let segments = segments_directory(&directory);
+        disk.make_directory(&segments).map_err(io)?;
         let lock = Lock::take(&directory.join(LOCK_FILE), LOCK_PATIENCE)?;
-        segment::remove_leftovers(&directory).map_err(io)?;
+        let first_start = recovery::is_first_start(&directory);
+        if first_start {
+            disk::sync_path(&*disk, &segments).map_err(io)?;
+        }
+        segment::remove_leftovers(&*disk, &directory).map_err(io)?;
         let key = signing::load_or_create(&options.keys)?;
+        HeadFile::of(&options.keys).compare(&*disk, &directory);
         let vault = options.encryption.as_ref();
         let vault = vault.map(|key| Vault::open_or_create(&options.keys, key)).transpose()?;
-        let found = recovery::recover(&directory, &clock, &key)?;
+        let found = recovery::recover(&*disk, &directory, &clock, &key)?;
+        if found.segments == 0 && !first_start {
+            tracing::warn!(directory = %directory.display(), "the store was used before and has no segments");
+        }
         // After recovery: what a tombstone says counts only where the tombstone is durable.
-        retention::finish(&directory, &signing::trusted(&options.keys)?)?;
-        let gateway = recovery::gateway_id(&directory, found.gateway)?;
+        retention::finish(&*disk, &directory, &signing::trusted(&options.keys)?)?;
+        let gateway = recovery::gateway_id(&*disk, &directory, found.gateway)?;
         let boot = boot_id();
         let feed = Arc::new(Feed::default());
         let (index, sessions, index_rebuilt) = open_index(&options, boot, &feed);
@@ -196,6 +211,7 @@ impl Store {
             key,
             vault,
             last: found.last.map(|last| last.segment),
+            leftovers: Vec::new(),
         };
         let mut segment = maker.segment(found.last)?;
         let (open_sessions, lost_sessions) =
@@ -238,9 +254,16 @@ impl Store {
     ) -> Result<Self, OpenStoreError> {
         let gateway = maker.gateway;
         let (keys, clock) = (options.keys.clone(), Arc::clone(&maker.clock));
-        let sync = Arc::new(Syncer::new(options.sync_interval));
+        let disk = Arc::clone(&maker.disk);
+        let sync = Arc::new(Syncer::new(options.sync_interval, HeadFile::of(&options.keys)));
+        let floor = Arc::new(Floor::new(
+            Arc::clone(&maker.disk),
+            options.directory.clone(),
+            options.free_floor_bytes,
+        ));
         let shared = Arc::new(Shared::new(
             options.directory.clone(),
+            Arc::clone(&floor),
             options.queue_bytes_max,
             segment.id,
             Arc::clone(&sync),
@@ -256,6 +279,7 @@ impl Store {
             gateway,
             keys,
             clock,
+            disk,
             writers: Vec::new(),
             indexer: None,
             _lock: lock,
@@ -263,7 +287,7 @@ impl Store {
         if let Some(index) = index {
             store.indexer = Some(spawn("decklog-index", move || feed.run(index))?);
         }
-        store.writers.push(spawn("decklog-sync", move || sync.run(&weak))?);
+        store.writers.push(spawn("decklog-sync", move || sync.run(&weak, &floor))?);
         store.writers.push(spawn("decklog-write", move || writer.run())?);
         Ok(store)
     }
@@ -278,9 +302,14 @@ impl Store {
     /// must be one of these at a time, and it must not be used after the store is closed.
     #[must_use]
     pub fn retention(&self, may_go: Option<MayGo>) -> Retention {
-        let (directory, keys) = (self.shared.directory.clone(), self.keys.clone());
-        let (shared, clock) = (Arc::clone(&self.shared), Arc::clone(&self.clock));
-        Retention::new(directory, keys, shared, clock, may_go)
+        Retention::new(retention::Parts {
+            store: self.shared.directory.clone(),
+            keys: self.keys.clone(),
+            disk: Arc::clone(&self.disk),
+            shared: Arc::clone(&self.shared),
+            clock: Arc::clone(&self.clock),
+            may_go,
+        })
     }
 
     /// A handle to ask for the rows of what is written.

@@ -13,6 +13,7 @@ use std::{
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
+    floor::Floor,
     index::Feed,
     recorder::{AppendError, RESERVE_BYTES, StoreHealth},
     sync::Syncer,
@@ -109,9 +110,18 @@ struct Queue {
     closing: Option<oneshot::Sender<Answer>>,
 }
 
+/// The segment that is written.
+#[derive(Clone, Copy)]
+struct Written {
+    segment: SegmentId,
+    bytes: u64,
+    begun: Instant,
+}
+
 /// What writer, flusher and handles share.
 pub(super) struct Shared {
     pub(super) directory: PathBuf,
+    pub(super) floor: Arc<Floor>,
     queue: Mutex<Queue>,
     wake: Condvar,
     pub(super) room: Semaphore,
@@ -123,7 +133,7 @@ pub(super) struct Shared {
     pub(super) written_bytes: AtomicU64,
     pub(super) records: AtomicU64,
     pub(super) writes: AtomicU64,
-    segment: Mutex<(SegmentId, u64)>,
+    segment: Mutex<Written>,
     error: Mutex<Option<String>>,
     pub(super) sync: Arc<Syncer>,
     pub(super) index: Arc<Feed>,
@@ -132,6 +142,7 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(
         directory: PathBuf,
+        floor: Arc<Floor>,
         queue_bytes_max: usize,
         segment: SegmentId,
         sync: Arc<Syncer>,
@@ -140,6 +151,7 @@ impl Shared {
         let room_max = queue_bytes_max.clamp(1, QUEUE_BYTES_LIMIT);
         Self {
             directory,
+            floor,
             queue: Mutex::new(Queue {
                 entries: Vec::new(),
                 weight: 0,
@@ -160,7 +172,7 @@ impl Shared {
             written_bytes: AtomicU64::new(0),
             records: AtomicU64::new(0),
             writes: AtomicU64::new(0),
-            segment: Mutex::new((segment, 0)),
+            segment: Mutex::new(Written { segment, bytes: 0, begun: Instant::now() }),
             error: Mutex::new(None),
             sync,
             index,
@@ -318,9 +330,10 @@ impl Shared {
 
     /// From now on everything is refused; what is queued is handed back to be refused too.
     pub(super) fn fail(&self, error: &AppendError, batch: &mut Vec<Entry>) {
-        self.epoch.fetch_add(1, Ordering::AcqRel);
         *lock(&self.error) = Some(chain(error));
         let mut queue = lock(&self.queue);
+        // Under the lock: who sees the new count must not queue what is handed back here.
+        self.epoch.fetch_add(1, Ordering::AcqRel);
         queue.state = State::Failed(error.clone());
         (queue.weight, queue.pressing) = (0, false);
         batch.append(&mut queue.entries);
@@ -402,12 +415,17 @@ impl Shared {
     }
 
     pub(super) fn at(&self, segment: SegmentId, bytes: u64) {
-        *lock(&self.segment) = (segment, bytes);
+        let mut written = lock(&self.segment);
+        if written.segment != segment {
+            *written = Written { segment, bytes, begun: Instant::now() };
+        }
+        written.bytes = bytes;
     }
 
     pub(super) fn health(&self) -> StoreHealth {
         // One lock at a time: temporaries in the literal below would live until its end.
-        let (segment, segment_bytes) = *lock(&self.segment);
+        let Written { segment, bytes: segment_bytes, begun } = *lock(&self.segment);
+        let (space, floor_bytes) = self.floor.seen();
         let writable = matches!(lock(&self.queue).state, State::Works);
         let error = lock(&self.error).clone();
         StoreHealth {
@@ -424,7 +442,10 @@ impl Shared {
             segment_bytes,
             sync: self.sync.health(),
             index: self.index.health(),
-            free_disk_bytes: super::free_disk::free_disk_bytes(&self.directory),
+            segment_begun: begun,
+            space,
+            floor_bytes,
+            low_space: self.floor.is_low(),
         }
     }
 }

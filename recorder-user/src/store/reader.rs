@@ -143,9 +143,17 @@ impl Reader {
             ahead: VecDeque::new(),
             scan: None,
             begin: None,
+            end: None,
             only: None,
             drained: false,
         }
+    }
+
+    /// The records of one segment: what is wrong with others is not seen.
+    #[must_use]
+    pub fn records_in(&self, segment: SegmentId) -> Records {
+        let begin = Some(Position { segment, offset: 0 });
+        Records { begin, end: Some(segment), ..self.records() }
     }
 
     /// The records of this kind alone, from the start or from this position on; the others are not decoded.
@@ -309,6 +317,8 @@ pub struct Records {
     ahead: VecDeque<(SegmentId, PathBuf)>,
     scan: Option<Scan>,
     begin: Option<Position>,
+    /// The last segment that is read; all without one.
+    end: Option<SegmentId>,
     only: Option<Kind>,
     /// The segment's end was seen after its successor was: nothing more comes in it.
     drained: bool,
@@ -327,7 +337,7 @@ impl Iterator for Records {
                 }
             };
             let failed = match scan.next() {
-                // What retention deleted is no damage: `verify` says what is gone.
+                // What was taken out is no damage: `verify` says whether it was to be.
                 Ok(Some(raw)) if raw.is_pruned() => continue,
                 Ok(Some(raw)) if self.only.is_some_and(|only| only != raw.kind) => continue,
                 Ok(Some(raw)) => {
@@ -377,6 +387,9 @@ impl Records {
     fn advance(&mut self) -> Result<bool, ScanError> {
         self.look_ahead()?;
         while let Some((segment, path)) = self.ahead.pop_front() {
+            if self.end.is_some_and(|end| segment > end) {
+                return Ok(false);
+            }
             self.last = Some(segment);
             self.drained = false;
             let offset = match self.begin {

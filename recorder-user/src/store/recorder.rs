@@ -5,12 +5,14 @@ use std::{
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
+    time::Instant,
 };
 
 use tokio::sync::oneshot;
 
 use super::format::EncodeError;
 use super::{
+    disk::Space,
     format::PAYLOAD_BYTES_MAX,
     index::IndexHealth,
     queue::{Answer, Entry, Room, Shared, Waiter},
@@ -50,6 +52,17 @@ pub enum AppendError {
     /// [`Recorder::try_append`] found the queue and its reserve full.
     #[error("the queue and its reserve are full")]
     Full,
+    /// The free space is below the floor: nothing new may begin, what is under way is recorded on.
+    #[error(
+        "{free_bytes} bytes are free for the store, below its floor of {floor_bytes}: make room, or \
+         lower store.freeSpaceFloor"
+    )]
+    LowSpace {
+        /// Bytes that are free.
+        free_bytes: u64,
+        /// The floor.
+        floor_bytes: u64,
+    },
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
@@ -94,8 +107,14 @@ pub struct StoreHealth {
     pub sync: SyncHealth,
     /// The index.
     pub index: IndexHealth,
-    /// Free space for an ordinary user on the file system of the store; none if it cannot be told.
-    pub free_disk_bytes: Option<u64>,
+    /// When the segment was begun; it is sealed when it is full.
+    pub segment_begun: Instant,
+    /// The space on the file system of the store; none if it cannot be told.
+    pub space: Option<Space>,
+    /// Below so many free bytes nothing new may begin.
+    pub floor_bytes: u64,
+    /// Whether that is so.
+    pub low_space: bool,
 }
 
 /// A cheap handle that appends records. Clones share one queue.
@@ -117,6 +136,7 @@ impl Recorder {
     // wait; and what is queued is written whether or not anyone waits for the answer.
     pub async fn append(&self, record: Record, need: Need) -> Result<(), AppendError> {
         let weight = weigh(&record)?;
+        self.shared.floor.admit(std::slice::from_ref(&record))?;
         let room = self.room(weight).await?;
         let (waiter, answer) = waiter(need);
         self.shared.push(Entry { record, room, reserved: 0, waiter })?;
@@ -133,6 +153,7 @@ impl Recorder {
         if records.is_empty() {
             return Ok(());
         }
+        self.shared.floor.admit(&records)?;
         let room = self.room(weight).await?;
         let (waiter, answer) = waiter(need);
         let room = Room { permits: room, reserved: 0 };
@@ -176,7 +197,8 @@ impl Recorder {
         if records.is_empty() {
             return Ack::done();
         }
-        let result = weigh_all(&records).and_then(|weight| self.shared.room_or_reserve(weight));
+        let result = self.shared.floor.admit(&records).and_then(|()| weigh_all(&records));
+        let result = result.and_then(|weight| self.shared.room_or_reserve(weight));
         let queued = result.and_then(|room| {
             let (waiter, answer) = waiter(need);
             let pushed = self.shared.push_all(records, room, waiter);

@@ -1,16 +1,17 @@
 //! What a start finds and puts in order: a torn tail is kept aside, the last segment is sealed.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Seek as _, SeekFrom},
-    os::unix::fs::FileExt as _,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use super::{
-    Clock, disk,
+    Clock,
+    disk::{self, Disk, DiskFile},
     format::{self, ChainHash, Encoder, Previous, SealedBy, VERSION},
+    salvage,
     scan::{self, Scan, ScanError},
     signing::{KeyId, SigningKey},
 };
@@ -61,10 +62,14 @@ pub(super) struct Found {
 
 /// Puts the segments in order. What was not acknowledged is cut; nothing is deleted.
 pub(super) fn recover(
+    disk: &dyn Disk,
     store: &Path,
     clock: &Clock,
     key: &Arc<SigningKey>,
 ) -> Result<Found, RecoverError> {
+    // A name that is seen need not be durable, and the next segment's may become so before it.
+    let directory = scan::segments_directory(store);
+    disk.sync_directory(&directory).map_err(failed("flush", &directory))?;
     let mut segments = scan::list_segments(store)?;
     let mut torn = Vec::new();
     let last = loop {
@@ -73,19 +78,19 @@ pub(super) fn recover(
             Ok((scan, header)) => break Some((*id, scan, header)),
             Err(error @ ScanError::Io { .. }) => return Err(error.into()),
             // Not even a header: no record in it can be read. It is kept under a name that is passed over.
-            Err(_) => torn.push(set_aside(*id, path)?),
+            Err(_) => torn.push(set_aside(disk, *id, path)?),
         }
         segments.pop();
     };
     for pair in segments.windows(2) {
         if let [(id, path), (_, next)] = pair {
-            torn.extend(mend(*id, path, next)?);
+            torn.extend(mend(disk, *id, path, next)?);
         }
     }
     let Some((id, scan, header)) = last else {
         return Ok(Found { segments: 0, last: None, clean: torn.is_empty(), torn, gateway: None });
     };
-    let end = seal_last(id, scan, clock, (key, header.key), &mut torn)?;
+    let end = seal_last(disk, id, scan, clock, (key, header.key), &mut torn)?;
     Ok(Found {
         segments: segments.len(),
         last: Some(Previous { segment: id, hash: end.hash }),
@@ -96,12 +101,17 @@ pub(super) fn recover(
 }
 
 /// After a failed disk a segment may be longer than its successor says; what is beyond was refused.
-fn mend(id: SegmentId, path: &Path, next: &Path) -> Result<Option<TornTail>, RecoverError> {
+fn mend(
+    disk: &dyn Disk,
+    id: SegmentId,
+    path: &Path,
+    next: &Path,
+) -> Result<Option<TornTail>, RecoverError> {
     let Ok((_, header)) = Scan::open(next) else { return Ok(None) };
     let Some(previous) = header.previous.filter(|previous| previous.segment == id) else {
         return Ok(None);
     };
-    let file = open(path)?;
+    let file = File::open(path).map_err(failed("open", path))?;
     let bytes = length(&file, path)?;
     if scan::hash_before(&file, bytes).is_ok_and(|hash| hash == previous.hash) {
         return Ok(None);
@@ -111,7 +121,7 @@ fn mend(id: SegmentId, path: &Path, next: &Path) -> Result<Option<TornTail>, Rec
     loop {
         if scan.mark().hash == previous.hash {
             let offset = scan.mark().offset;
-            return if offset < bytes { cut(id, path, offset).map(Some) } else { Ok(None) };
+            return if offset < bytes { cut(disk, id, path, offset).map(Some) } else { Ok(None) };
         }
         if !matches!(scan.next(), Ok(Some(_))) {
             return Ok(None);
@@ -124,7 +134,12 @@ struct End {
     by: SealedBy,
 }
 
+/// Makes the last segment durable, and seals it if it is not.
+///
+/// What is read here may be in the page cache alone, and even count as clean: the process before may have
+/// died with a flush that failed. The next segment relies on it, so it is written again.
 fn seal_last(
+    disk: &dyn Disk,
     id: SegmentId,
     mut scan: Scan,
     clock: &Clock,
@@ -132,7 +147,10 @@ fn seal_last(
     torn: &mut Vec<TornTail>,
 ) -> Result<End, RecoverError> {
     let mut by = SealedBy::Recovery;
+    let first = scan.mark();
+    let mut last;
     loop {
+        last = scan.mark();
         match scan.next() {
             Ok(Some(record)) if scan.is_sealed() => {
                 let seal = record.payload().ok();
@@ -143,16 +161,26 @@ fn seal_last(
             Ok(None) => break,
             Err(error @ ScanError::Io { .. }) => return Err(error.into()),
             Err(_) => {
-                torn.push(cut(id, scan.path(), scan.mark().offset)?);
+                torn.push(cut(disk, id, scan.path(), scan.mark().offset)?);
                 break;
             }
         }
     }
+    let path = scan.path();
+    let file = open(disk, path)?;
+    // Before an orderly end everything but the seal was flushed.
+    let from = if scan.is_sealed() && by == SealedBy::Close { last } else { first };
+    let again = salvage::rewrite(&*file, scan.version(), from, scan.mark().offset);
+    let again = again.and_then(|end| {
+        let changed = || io::Error::other("it changed while it was read");
+        (end == scan.mark()).then_some(()).ok_or_else(changed)?;
+        file.sync_data()
+    });
+    again.map_err(failed("make durable", path))?;
     // A segment of an older version stays without a seal: its successor says where it ends.
     if scan.is_sealed() || scan.version() != VERSION {
         return Ok(End { hash: scan.mark().hash, by });
     }
-    let path = scan.path();
     let torn_bytes = torn.iter().filter(|tail| tail.segment == id).map(|tail| tail.bytes).sum();
     let from = scan.mark().offset;
     let mut encoder = Encoder::resume(id, scan.mark(), Arc::clone(key));
@@ -161,34 +189,46 @@ fn seal_last(
         encoder.endorsements(&mut seal);
     }
     encoder.seal(clock(), SealedBy::Recovery, torn_bytes, &mut seal);
-    let file = open(path)?;
     let sealed = file.write_all_at(&seal, from).and_then(|()| file.sync_data());
     sealed.map_err(failed("seal", path))?;
     Ok(End { hash: encoder.mark().hash, by: SealedBy::Recovery })
 }
 
 /// Keeps the tail in a file of its own, then cuts it off.
-fn cut(id: SegmentId, path: &Path, offset: u64) -> Result<TornTail, RecoverError> {
-    let mut file = open(path)?;
-    let bytes = length(&file, path)?.saturating_sub(offset);
+fn cut(disk: &dyn Disk, id: SegmentId, path: &Path, offset: u64) -> Result<TornTail, RecoverError> {
+    let file = open(disk, path)?;
+    let end = length(&*file, path)?;
     let kept = unused(path, offset);
-    let copied = (|| {
-        let mut copy = disk::create_new(&kept)?;
-        file.seek(SeekFrom::Start(offset))?;
-        io::copy(&mut (&mut file).take(bytes), &mut copy)?;
-        copy.sync_all()?;
-        kept.parent().map_or(Ok(()), disk::sync_directory)
-    })();
+    let copied = disk.create(&kept).and_then(|copy| {
+        copy_range(&*file, &*copy, offset, end)?;
+        copy.sync_data()?;
+        kept.parent().map_or(Ok(()), |directory| disk.sync_directory(directory))
+    });
     copied.map_err(failed("keep the torn tail in", &kept))?;
     let done = file.set_len(offset).and_then(|()| file.sync_data());
     done.map_err(failed("cut the torn tail off", path))?;
-    Ok(TornTail { segment: id, offset, bytes, kept })
+    Ok(TornTail { segment: id, offset, bytes: end.saturating_sub(offset), kept })
 }
 
-fn set_aside(id: SegmentId, path: &Path) -> Result<TornTail, RecoverError> {
+fn copy_range(from: &dyn DiskFile, to: &dyn DiskFile, begin: u64, end: u64) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    let mut at = begin;
+    while at < end {
+        let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+        bytes.resize(left.min(COPY_BYTES), 0);
+        from.read_exact_at(&mut bytes, at)?;
+        to.write_all_at(&bytes, at - begin)?;
+        at += bytes.len() as u64;
+    }
+    Ok(())
+}
+
+fn set_aside(disk: &dyn Disk, id: SegmentId, path: &Path) -> Result<TornTail, RecoverError> {
     let kept = unused(path, 0);
-    let bytes = length(&open(path)?, path)?;
-    disk::publish(path, &kept).map_err(failed("set aside", path))?;
+    let file = open(disk, path)?;
+    let bytes = length(&*file, path)?;
+    file.sync_data().map_err(failed("flush", path))?;
+    disk::publish(disk, path, &kept).map_err(failed("set aside", path))?;
     Ok(TornTail { segment: id, offset: 0, bytes, kept })
 }
 
@@ -203,12 +243,12 @@ fn unused(path: &Path, offset: u64) -> PathBuf {
     kept
 }
 
-fn open(path: &Path) -> Result<File, RecoverError> {
-    OpenOptions::new().read(true).write(true).open(path).map_err(failed("open", path))
+fn open(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn DiskFile>, RecoverError> {
+    disk.open(path).map_err(failed("open", path))
 }
 
-fn length(file: &File, path: &Path) -> Result<u64, RecoverError> {
-    file.metadata().map(|metadata| metadata.len()).map_err(failed("read the length of", path))
+fn length(file: &dyn DiskFile, path: &Path) -> Result<u64, RecoverError> {
+    file.length().map_err(failed("read the length of", path))
 }
 
 fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RecoverError {
@@ -216,19 +256,25 @@ fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RecoverE
     move |source| RecoverError::Io { step, path, source }
 }
 
+/// Whether no start has come as far as to write the gateway's id.
+pub(super) fn is_first_start(store: &Path) -> bool {
+    !gateway_path(store).exists()
+}
+
 /// The gateway's id: made once. A store that lost the file takes it from its segments.
 pub(super) fn gateway_id(
+    disk: &dyn Disk,
     store: &Path,
     found: Option<GatewayId>,
 ) -> Result<GatewayId, RecoverError> {
-    let path = store.join("gateway");
+    let path = gateway_path(store);
     match fs::read_to_string(&path) {
         Ok(text) => text.trim().parse().map_err(|error| {
             failed("read the id in", &path)(io::Error::new(io::ErrorKind::InvalidData, error))
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let id = found.unwrap_or_default();
-            let written = disk::replace_file(&path, format!("{id}\n").as_bytes());
+            let written = disk::replace_on(disk, &path, format!("{id}\n").as_bytes());
             written.map_err(failed("write", &path))?;
             Ok(id)
         }
@@ -236,4 +282,10 @@ pub(super) fn gateway_id(
     }
 }
 
+fn gateway_path(store: &Path) -> PathBuf {
+    store.join("gateway")
+}
+
 const TORN_EXTENSION: &str = "torn";
+/// How much of a tail is copied at once.
+const COPY_BYTES: usize = 1 << 20;

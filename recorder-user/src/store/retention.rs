@@ -33,13 +33,18 @@ use self::{
     survey::Survey,
 };
 use super::{
-    Clock, index,
+    Clock, OpenStoreError, Store, StoreOptions, archive,
+    disk::Disk,
+    index,
     queue::{Shared, lock},
     recorder::{AppendError, Need, Recorder},
     scan::{self, ScanError},
     signing::{self, SigningKeyError, Trust},
+    system_clock,
 };
-use crate::model::{HoldChanged, HoldId, HoldOn, HoldReleased, Record, SegmentId, Timestamp};
+use crate::model::{
+    HoldChanged, HoldId, HoldOn, HoldReleased, Record, SegmentId, SessionId, Timestamp,
+};
 
 pub(super) use gone::{Gone, is_trusted};
 pub use journal::FinishError;
@@ -89,13 +94,19 @@ pub struct RetentionHealth {
     pub held_sessions: u64,
 }
 
+/// What it works on.
+pub(super) struct Parts {
+    pub(super) store: PathBuf,
+    pub(super) keys: PathBuf,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) clock: Clock,
+    pub(super) may_go: Option<MayGo>,
+}
+
 /// Deletes, and keeps holds, for a store that is open. One call works at a time.
 pub struct Retention {
-    store: PathBuf,
-    keys: PathBuf,
-    shared: Arc<Shared>,
-    clock: Clock,
-    may_go: Option<MayGo>,
+    parts: Parts,
     state: Mutex<State>,
     counts: Counts,
     #[cfg(test)]
@@ -140,19 +151,9 @@ pub struct PruneOrder {
 }
 
 impl Retention {
-    pub(super) fn new(
-        store: PathBuf,
-        keys: PathBuf,
-        shared: Arc<Shared>,
-        clock: Clock,
-        may_go: Option<MayGo>,
-    ) -> Self {
+    pub(super) fn new(parts: Parts) -> Self {
         Self {
-            store,
-            keys,
-            shared,
-            clock,
-            may_go,
+            parts,
             state: Mutex::default(),
             counts: Counts::default(),
             #[cfg(test)]
@@ -182,19 +183,19 @@ impl Retention {
     pub fn prune(&self, order: &PruneOrder) -> Result<PruneReport, PruneError> {
         let mut state = lock(&self.state);
         let State { survey, sifting } = &mut *state;
-        let trust = signing::trusted(&self.keys)?;
-        if journal::finish(&self.store, &trust)? {
-            self.shared.index.renew();
+        let trust = signing::trusted(&self.parts.keys)?;
+        if journal::finish(self.disk(), &self.parts.store, &trust)? {
+            self.parts.shared.index.renew();
         }
-        let live = self.shared.health().segment;
-        survey.update(&self.store)?;
+        let live = self.parts.shared.health().segment;
+        survey.update(&self.parts.store)?;
         self.count_holds(survey);
-        let now = (self.clock)();
+        let now = (self.parts.clock)();
         let question = Question {
             rules: order.rules,
             now,
             live: Some(live),
-            may_go: self.may_go.as_deref(),
+            may_go: self.parts.may_go.as_deref(),
         };
         // Who asks wants to hear of everything that is held.
         let mut anew = Sifting::default();
@@ -217,27 +218,29 @@ impl Retention {
         let mut missing = BTreeMap::new();
         for (segment, (_, sifted)) in &plan.thin {
             self.step(Step::Thinner)?;
-            let path = scan::segment_path(&self.store, *segment);
-            missing.insert(*segment, thin::write_thinner((*segment, &path), &sifted.offsets)?);
+            let path = scan::segment_path(&self.parts.store, *segment);
+            missing.insert(*segment, thin::write_thinner(self.disk(), &path, &sifted.offsets)?);
         }
-        let gone = Gone::read(&self.store, trust)?;
+        let gone = Gone::read(&self.parts.store, trust)?;
         let mut records = tombstones::carried_holds(survey, plan);
         records.extend(tombstones::make(survey, plan, &missing, &gone, (now, who)));
         let whole: Vec<_> = plan.whole.keys().copied().collect();
         let thin: Vec<_> = plan.thin.keys().copied().collect();
         let journal = Journal { after: Some(live), whole, thin };
         self.step(Step::Journal)?;
-        journal.write(&self.store)?;
+        journal.write(self.disk(), &self.parts.store)?;
         self.step(Step::Tombstone)?;
         if let Err(error) = self.append(records) {
             // It may be there or not. If it is, it says more than is gone, which is no harm.
-            Journal::clear(&self.store)?;
+            Journal::clear(self.disk(), &self.parts.store)?;
             return Err(error.into());
         }
         // The rows must not outlive what they are of, also if this is cut short.
-        index::distrust(&self.store);
+        index::distrust(&self.parts.store);
         let done = self.delete(&journal);
-        self.shared.index.renew();
+        self.parts.shared.index.renew();
+        // Again: where the store is closed meanwhile, the index may be closed as a good one.
+        index::distrust(&self.parts.store);
         done?;
         self.count(&plan.report);
         survey.deleted(plan);
@@ -247,11 +250,11 @@ impl Retention {
     /// Does what the tombstone says.
     fn delete(&self, journal: &Journal) -> Result<(), PruneError> {
         self.step(Step::Replace)?;
-        Journal::replace(&self.store, &journal.thin)?;
+        Journal::replace(self.disk(), &self.parts.store, &journal.thin)?;
         self.step(Step::Delete)?;
-        Journal::delete(&self.store, &journal.whole)?;
+        Journal::delete(self.disk(), &self.parts.store, &journal.whole)?;
         self.step(Step::Clear)?;
-        Ok(Journal::clear(&self.store)?)
+        Ok(Journal::clear(self.disk(), &self.parts.store)?)
     }
 
     /// Adds a legal hold; it is durable when this returns. Blocks.
@@ -265,7 +268,7 @@ impl Retention {
         who: String,
     ) -> Result<HoldChanged, PruneError> {
         let _one = lock(&self.state);
-        let (hold, time) = (HoldId::new(), (self.clock)());
+        let (hold, time) = (HoldId::new(), (self.parts.clock)());
         let changed = HoldChanged { hold, time, who, on, reason, released: None };
         self.append(vec![Record::HoldChanged(changed.clone())])?;
         Ok(changed)
@@ -277,10 +280,10 @@ impl Retention {
     /// When there is none of this id in force, or it could not be recorded.
     pub fn release_hold(&self, hold: HoldId, who: String) -> Result<HoldChanged, PruneError> {
         let _one = lock(&self.state);
-        let known = holds(&self.store)?.into_iter().find(|known| known.hold == hold);
+        let known = holds(&self.parts.store)?.into_iter().find(|known| known.hold == hold);
         let known = known.filter(|known| known.released.is_none());
         let mut changed = known.ok_or(PruneError::NoHold(hold))?;
-        changed.released = Some(HoldReleased { time: (self.clock)(), who });
+        changed.released = Some(HoldReleased { time: (self.parts.clock)(), who });
         self.append(vec![Record::HoldChanged(changed.clone())])?;
         Ok(changed)
     }
@@ -290,11 +293,15 @@ impl Retention {
     /// # Errors
     /// When the segments cannot be read.
     pub fn holds(&self) -> Result<Vec<HoldChanged>, PruneError> {
-        Ok(holds(&self.store)?)
+        Ok(holds(&self.parts.store)?)
+    }
+
+    fn disk(&self) -> &dyn Disk {
+        &*self.parts.disk
     }
 
     fn append(&self, records: Vec<Record>) -> Result<(), AppendError> {
-        Recorder::new(Arc::clone(&self.shared)).enqueue(records, Need::Durable).wait()
+        Recorder::new(Arc::clone(&self.parts.shared)).enqueue(records, Need::Durable).wait()
     }
 
     fn count(&self, report: &PruneReport) {
@@ -335,12 +342,61 @@ pub fn preview(
     store: &Path,
     rules: RetentionRules,
     now: Timestamp,
+    may_go: Option<&MayGo>,
 ) -> Result<PruneReport, PruneError> {
     let mut survey = Survey::default();
     survey.update(store)?;
-    let question = Question { rules, now, live: None, may_go: None };
+    let question = Question { rules, now, live: None, may_go: may_go.map(|may_go| &**may_go) };
     let plan = plan::plan(&survey, &question, &mut Sifting::default())?;
     Ok(PruneReport { dry_run: true, ..plan.report })
+}
+
+/// What may be deleted from a store that is, or was, archived: what is in the archive. None if it never was.
+#[must_use]
+pub fn archived_only(store: &Path) -> Option<MayGo> {
+    let store = store.to_owned();
+    let archived = archive::ArchiveState::of(&store).is_there();
+    archived.then(|| -> MayGo { Arc::new(move |segment| archive::is_archived(&store, segment)) })
+}
+
+/// A hold on a session, if there is one in force.
+///
+/// # Errors
+/// When the segments cannot be read.
+pub(super) fn hold_on(store: &Path, session: SessionId) -> Result<Option<HoldId>, ScanError> {
+    let active = |hold: &HoldChanged| hold.released.is_none();
+    if !holds(store)?.iter().any(active) {
+        return Ok(None);
+    }
+    let mut survey = Survey::default();
+    survey.update(store)?;
+    let owner = survey.session(session);
+    let mut holds = survey.holds.values().filter(|hold| active(hold));
+    Ok(holds.find(|hold| owner.is_held_by(&hold.on)).map(|hold| hold.hold))
+}
+
+/// The store could not be opened to delete, or to keep holds.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenRetentionError {
+    /// Files that we make would be in the gateway's way.
+    #[error("the store belongs to another user: do it as the user that the gateway runs as")]
+    NotOurs,
+    /// The store could not be opened, or a gateway runs.
+    #[error(transparent)]
+    Open(#[from] OpenStoreError),
+}
+
+/// Opens a store that no gateway writes, to delete or to keep holds. Close it in order afterwards.
+///
+/// # Errors
+/// When a gateway runs, or the store cannot be opened.
+pub fn open_to_prune(store: &Path) -> Result<(Store, Retention), OpenRetentionError> {
+    if !index::is_ours(store) {
+        return Err(OpenRetentionError::NotOurs);
+    }
+    let (opened, _) = Store::open(StoreOptions::new(store.to_owned()), system_clock())?;
+    let retention = opened.retention(archived_only(store));
+    Ok((opened, retention))
 }
 
 /// The holds of a store, released ones too, oldest first. Needs no lock.

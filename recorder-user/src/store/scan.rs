@@ -99,7 +99,7 @@ pub(super) struct RawRecord {
     /// The offset after it.
     pub(super) end: u64,
     pub(super) kind: Kind,
-    flags: u16,
+    pub(super) flags: u16,
     payload: Bytes,
     pub(super) hash: ChainHash,
     file: Arc<SegmentFile>,
@@ -115,12 +115,7 @@ impl RawRecord {
         format::expand(&*self.file, (self.offset, self.kind, self.flags), self.payload.clone())
     }
 
-    /// How long the payload is as stored.
-    pub(super) fn stored_bytes(&self) -> usize {
-        self.payload.len()
-    }
-
-    /// The offset of the record that this one builds on.
+    /// The offset of the record that this one builds on; none where that cannot be read.
     pub(super) fn base(&self) -> Option<u64> {
         format::base(&*self.file, (self.offset, self.kind, self.flags), &self.payload)
     }
@@ -140,6 +135,17 @@ impl RawRecord {
     /// Whether the record was deleted and only its digest is left.
     pub(super) const fn is_pruned(&self) -> bool {
         self.flags & flag::PRUNED != 0
+    }
+
+    /// Whether there is a digest and nothing else.
+    pub(super) fn is_stub(&self) -> bool {
+        self.is_pruned()
+            && self.payload.get(HASH_BYTES..).is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
+    }
+
+    /// How long the payload is, as stored.
+    pub(super) const fn payload_bytes(&self) -> usize {
+        self.payload.len()
     }
 }
 
@@ -213,7 +219,7 @@ impl Scan {
         let file = File::open(path).map_err(io)?;
         let (encryption, cipher) = (OnceLock::new(), OnceLock::new());
         let file = Arc::new(SegmentFile { path: path.to_owned(), file, encryption, cipher });
-        let mark = Mark { hash: ChainHash([0; HASH_BYTES]), offset: 0, records: 0 };
+        let mark = Mark::NONE;
         let (window, window_at) = (Vec::new(), 0);
         let path_buf = path.to_owned();
         let mut scan =
@@ -304,11 +310,7 @@ impl Scan {
         if crc32c::crc32c(&record[8..]) != head.crc {
             return Err(self.bad(BadRecord::Checksum));
         }
-        let hash = if head.flags & flag::PRUNED == 0 {
-            format::link(version, hash, record)
-        } else if let Some(digest) = record[RECORD_HEAD_BYTES..].first_chunk() {
-            format::link_digest(hash, digest)
-        } else {
+        let Some(hash) = format::follow(version, hash, head.flags, record) else {
             return Err(self.bad(BadRecord::Length));
         };
         if hash.0 != stored {

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Clock,
-    disk::{Disk, DiskFile},
+    disk::{self, Disk, DiskFile},
     encryption::Vault,
     format::{EncodeError, Encoder, Header, Mark, Previous},
     index::Item,
@@ -33,6 +33,9 @@ pub(super) struct Maker {
     pub(super) vault: Option<Arc<Vault>>,
     /// The greatest id so far: ids must sort in the order of the chain, whatever the clock does.
     pub(super) last: Option<SegmentId>,
+    /// What an attempt that failed may have left: it must be gone before the next segment has a name, or
+    /// two would follow the same one.
+    pub(super) leftovers: Vec<PathBuf>,
 }
 
 /// The segment that is written.
@@ -88,18 +91,22 @@ impl Maker {
         let encoder = Encoder::begin(&header, Arc::clone(&self.key), cipher, &mut bytes);
         let path = segment_path(&self.store, id);
         let new = path.with_extension(NEW_EXTENSION);
+        while let Some(leftover) = self.leftovers.last() {
+            disk::remove_any(&*self.disk, leftover).map_err(failed("removing a failed segment"))?;
+            self.leftovers.pop();
+        }
         let made: Result<_, AppendError> = (|| {
             let file = self.disk.create(&new).map_err(failed("creating a segment"))?;
             file.write_all_at(&bytes, 0).map_err(failed("writing a segment's header"))?;
             file.sync_data().map_err(failed("fdatasync of a segment's header"))?;
-            self.disk.publish(&new, &path).map_err(failed("naming a segment"))?;
+            let named = disk::publish(&*self.disk, &new, &path);
+            named.map_err(failed("naming a segment"))?;
             Ok(file)
         })();
         // A leftover holds a header and nothing else, under whichever name.
         let file = made.inspect_err(|_| {
-            for leftover in [&new, &path] {
-                drop(std::fs::remove_file(leftover));
-            }
+            self.leftovers = vec![new, path];
+            self.leftovers.retain(|leftover| disk::remove_any(&*self.disk, leftover).is_err());
         })?;
         self.last = Some(id);
         let written = encoder.mark();
@@ -129,11 +136,11 @@ fn next_id(last: Option<SegmentId>) -> SegmentId {
 }
 
 /// Removes what a crash left of making a segment: it holds nothing that was acknowledged.
-pub(super) fn remove_leftovers(store: &Path) -> io::Result<()> {
+pub(super) fn remove_leftovers(disk: &dyn Disk, store: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(segments_directory(store))? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == NEW_EXTENSION) {
-            std::fs::remove_file(path)?;
+            disk.remove(&path)?;
         }
     }
     Ok(())
@@ -141,3 +148,22 @@ pub(super) fn remove_leftovers(store: &Path) -> io::Result<()> {
 
 /// A segment's name until its header is durable.
 const NEW_EXTENSION: &str = "new";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_in_the_order_of_the_chain_when_the_clock_goes_back() {
+        let future = SegmentId::from_bytes([0xff; 16]);
+        let last = SegmentId::from_bytes({
+            let mut bytes = [0xff; 16];
+            bytes[15] = 0;
+            bytes
+        });
+        let next = next_id(Some(last));
+        assert!(last < next && next < future);
+        assert!(next_id(Some(next)) > next);
+        assert!(next_id(None) < last, "the clock is not that far");
+    }
+}

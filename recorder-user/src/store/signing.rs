@@ -14,14 +14,16 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use directory::{
-    KeyInfo, SigningKeyError, keys_directory, list, load_or_create, read_public_key, rotate,
-    trusted,
+    KeyInfo, SigningKeyError, keys_directory, list, load_or_create, public_keys_in,
+    read_public_key, rotate, trusted,
 };
 
 /// What each kind of statement begins with, so that none can be passed off as another.
 pub(super) const CHECKPOINT: &str = "decklog checkpoint 2\n";
 pub(super) const SEAL: &str = "decklog seal 2\n";
 pub(super) const TOMBSTONE: &str = "decklog tombstone 2\n";
+/// The newest signed state, kept outside the store.
+pub(super) const HEAD: &str = "decklog head 2\n";
 const ENDORSEMENT: &str = "decklog key 2\n";
 
 pub(super) const SIGNATURE_BYTES: usize = 64;

@@ -11,6 +11,9 @@ use std::{
 
 use super::{
     disk::DiskFile,
+    floor::Floor,
+    format::Mark,
+    head::{Head, HeadFile},
     queue::{Shared, Waiter, lock},
     recorder::AppendError,
 };
@@ -26,20 +29,50 @@ pub struct SyncHealth {
     pub last: Duration,
     /// The longest one's time.
     pub longest: Duration,
+    /// How many took at most as long as each of [`SYNC_BOUNDS`].
+    pub within: [u64; SYNC_BOUNDS.len()],
 }
 
-#[derive(Default)]
+impl SyncHealth {
+    fn took(&mut self, took: Duration) {
+        self.count += 1;
+        self.total += took;
+        self.last = took;
+        self.longest = self.longest.max(took);
+        for (bound, count) in SYNC_BOUNDS.iter().zip(&mut self.within) {
+            *count += u64::from(took <= *bound);
+        }
+    }
+}
+
+/// From what a battery-backed cache does to what a dying disk does.
+pub const SYNC_BOUNDS: [Duration; 16] = {
+    let us = [
+        50, 100, 200, 400, 800, 1_500, 3_000, 6_000, 12_000, 25_000, 50_000, 100_000, 250_000,
+        1_000_000, 5_000_000, 30_000_000,
+    ];
+    let mut bounds = [Duration::ZERO; 16];
+    let mut i = 0;
+    while i < bounds.len() {
+        bounds[i] = Duration::from_micros(us[i]);
+        i += 1;
+    }
+    bounds
+};
+
 struct State {
     file: Option<Arc<dyn DiskFile>>,
-    /// The offset up to which the file is written, and up to which it is durable.
-    written: u64,
-    durable: u64,
+    /// The chain up to where the file is written, and up to where it is durable.
+    written: Mark,
+    durable: Mark,
     waiters: Vec<Waiter>,
     /// Since when there is something that is not durable.
     dirty: Option<Instant>,
     /// Someone waits for everything written so far.
     flush: bool,
     failed: Option<Arc<io::Error>>,
+    /// The newest signed state, until it is durable and noted.
+    head: Option<Head>,
     stop: bool,
     idle: bool,
     running: bool,
@@ -53,33 +86,54 @@ pub(super) struct Syncer {
     done: Condvar,
     interval: Duration,
     failed: AtomicBool,
+    head: HeadFile,
 }
 
 impl Syncer {
-    pub(super) fn new(interval: Duration) -> Self {
+    pub(super) fn new(interval: Duration, head: HeadFile) -> Self {
+        let state = State {
+            file: None,
+            written: Mark::NONE,
+            durable: Mark::NONE,
+            waiters: Vec::new(),
+            dirty: None,
+            flush: false,
+            failed: None,
+            head: None,
+            stop: false,
+            idle: false,
+            running: false,
+            health: SyncHealth::default(),
+        };
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             wake: Condvar::new(),
             done: Condvar::new(),
             interval: interval.min(INTERVAL_MAX),
             failed: AtomicBool::new(false),
+            head,
         }
     }
 
-    /// Goes on with another file, of which everything up to `offset` is durable.
-    pub(super) fn begin(&self, file: Arc<dyn DiskFile>, offset: u64) {
+    /// Goes on with another file, of which everything up to `mark` is durable.
+    pub(super) fn begin(&self, file: Arc<dyn DiskFile>, mark: Mark) {
         let mut state = lock(&self.state);
         state.file = Some(file);
-        (state.written, state.durable) = (offset, offset);
-        (state.dirty, state.failed) = (None, None);
+        (state.written, state.durable) = (mark, mark);
+        (state.dirty, state.failed, state.head) = (None, None, None);
         self.failed.store(false, Ordering::Release);
     }
 
+    /// The file will be signed up to here: to be noted outside the store once that is durable.
+    pub(super) fn announce(&self, head: Head) {
+        lock(&self.state).head = Some(head);
+    }
+
     /// The file is written up to here; the waiters wait until that is durable.
-    pub(super) fn wrote(&self, offset: u64, waiters: &mut Vec<Waiter>) {
+    pub(super) fn wrote(&self, mark: Mark, waiters: &mut Vec<Waiter>) {
         let mut state = lock(&self.state);
         let was_clean = state.dirty.is_none();
-        state.written = offset;
+        state.written = mark;
         state.dirty.get_or_insert_with(Instant::now);
         let wanted = !waiters.is_empty();
         state.waiters.append(waiters);
@@ -101,7 +155,7 @@ impl Syncer {
             if let Some(error) = &state.failed {
                 return Err(Arc::clone(error));
             }
-            if state.durable >= state.written {
+            if state.durable.offset >= state.written.offset {
                 return Ok(());
             }
             state.flush = true;
@@ -111,14 +165,14 @@ impl Syncer {
     }
 
     /// Lets go of the file after a failure: gives back what is certainly durable and who still waits.
-    pub(super) fn abandon(&self) -> (u64, Vec<Waiter>) {
+    pub(super) fn abandon(&self) -> (Mark, Vec<Waiter>) {
         let mut state = lock(&self.state);
         // A flush that still runs must not be taken for one of the next file.
         while state.running {
             state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.file = None;
-        state.dirty = None;
+        (state.dirty, state.head) = (None, None);
         (state.durable, std::mem::take(&mut state.waiters))
     }
 
@@ -133,9 +187,12 @@ impl Syncer {
     }
 
     /// The thread. It ends when the writer has stopped it and everything is durable or has failed.
-    pub(super) fn run(&self, shared: &Weak<Shared>) {
+    pub(super) fn run(&self, shared: &Weak<Shared>, floor: &Floor) {
         let mut state = lock(&self.state);
         loop {
+            drop(state);
+            floor.look(LOOK_INTERVAL);
+            state = lock(&self.state);
             let now = Instant::now();
             let dirty = state.file.is_some() && state.failed.is_none() && state.dirty.is_some();
             let due = state.dirty.map(|since| since + self.interval);
@@ -145,14 +202,11 @@ impl Syncer {
                     return;
                 }
                 state.idle = true;
-                state = match due.filter(|_| dirty) {
-                    None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
-                    Some(due) => {
-                        let wait = due.saturating_duration_since(now);
-                        let woken = self.wake.wait_timeout(state, wait);
-                        woken.unwrap_or_else(PoisonError::into_inner).0
-                    }
-                };
+                // Also when there is nothing to flush the disk may fill, or have room again.
+                let wait = due.filter(|_| dirty).map(|due| due.saturating_duration_since(now));
+                let wait = wait.map_or(LOOK_INTERVAL, |wait| wait.min(LOOK_INTERVAL));
+                let woken = self.wake.wait_timeout(state, wait);
+                state = woken.unwrap_or_else(PoisonError::into_inner).0;
                 state.idle = false;
                 continue;
             }
@@ -160,7 +214,6 @@ impl Syncer {
             let (target, waiters) = (state.written, std::mem::take(&mut state.waiters));
             state.flush = false;
             state.dirty = None;
-            state.health.count += 1;
             state.running = true;
             drop(state);
             let result = file.sync_data();
@@ -172,23 +225,25 @@ impl Syncer {
 
     fn settle(
         &self,
-        result: io::Result<u64>,
+        result: io::Result<Mark>,
         took: Duration,
         waiters: Vec<Waiter>,
         shared: &Weak<Shared>,
     ) {
         let mut state = lock(&self.state);
-        state.health.total += took;
-        state.health.last = took;
-        state.health.longest = state.health.longest.max(took);
+        state.health.took(took);
         match result {
             Ok(target) => {
                 state.durable = target;
                 state.running = false;
+                let head = state.head.take_if(|head| head.state.bytes <= target.offset);
                 drop(state);
                 self.done.notify_all();
                 for waiter in waiters {
                     waiter.settle(Ok(()));
+                }
+                if let Some(head) = head {
+                    self.head.keep(&head);
                 }
             }
             Err(source) => {
@@ -215,3 +270,5 @@ impl Syncer {
 
 /// Design: everything is durable within 200 ms, of which the flush itself needs a part.
 const INTERVAL_MAX: Duration = Duration::from_millis(150);
+/// How often the room on the disk is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);

@@ -1,19 +1,22 @@
 //! Checks a store without trusting it: every byte of every segment, the links between them, the bodies.
 
+mod bodies;
+mod report;
+
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
-
+use self::bodies::{Bodies, Whose};
+pub use self::report::{FirstBad, HeadFound, SegmentReport, VerifyError, VerifyReport};
 use super::{
+    bundle::{self, Manifest},
     format::{
-        self, ChainHash, Checkpoint, DecodePayloadError, DeletedRecords, DeletedSegments, Header, Mark,
-        Previous, Signed, Tombstone,
+        self, ChainHash, Checkpoint, DecodePayloadError, Header, Mark, Previous, Signed, Tombstone,
     },
+    head::Head,
     lock,
     open::LOCK_FILE,
     queue::chain,
@@ -22,162 +25,114 @@ use super::{
     scan::{self, RawRecord, Scan, ScanError},
     signing::{self, Endorsement, KeyId, Signature, Trust},
 };
-use crate::model::{
-    BodyFacts, Chunk, Direction, Ending, ExchangeId, ExchangeSettled, GatewayId, Kind, Record,
-    SegmentId, SessionId,
-};
-
-/// A store could not be checked at all.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    /// There is no store.
-    #[error("{} is not a store: it has no directory `segments`", path.display())]
-    NotAStore {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// There is no such session.
-    #[error("there is no session {0} in the store")]
-    NoSession(SessionId),
-    /// A file could not be read.
-    #[error(transparent)]
-    Scan(#[from] ScanError),
-}
-
-/// A segment that was checked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SegmentReport {
-    /// Its file.
-    pub file: PathBuf,
-    /// The segment.
-    pub segment: SegmentId,
-    /// Good records in it.
-    pub records: u64,
-    /// Good bytes in it.
-    pub bytes: u64,
-    /// Whether it was ended in order; the one that a gateway writes is not.
-    pub sealed: bool,
-    /// The key that signs it; none in segments of version 1.
-    pub key: Option<KeyId>,
-}
-
-/// The first thing that is not as a writer wrote it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FirstBad {
-    /// The file.
-    pub file: PathBuf,
-    /// Offset of the record's first byte; 0 for the header.
-    pub offset: u64,
-    /// What is wrong.
-    pub why: String,
-}
-
-/// What was checked, and what was found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct VerifyReport {
-    /// The segments in order, up to the first bad one.
-    pub segments: Vec<SegmentReport>,
-    /// Good records.
-    pub records: u64,
-    /// Whether signatures were checked: a public key was at hand.
-    pub signatures_checked: bool,
-    /// Good signatures of checkpoints and seals.
-    pub signatures: u64,
-    /// Good records after the last good signature: whoever can write the store could have put others there.
-    pub unsigned_records: u64,
-    /// Records of which only the digest is left, as tombstones say.
-    pub pruned_records: u64,
-    /// Runs of segments that are gone, as tombstones say.
-    pub deleted_segments: Vec<DeletedSegments>,
-    /// What tombstones say of the deleted records, by segment.
-    pub deleted_records: Vec<DeletedRecords>,
-    /// Bodies that could not be compared, since some of it was deleted.
-    pub partial_bodies: u64,
-    /// Records of sessions that were erased: their key is gone.
-    pub erased_records: u64,
-    /// Encrypted records whose key is not here: their chain was checked, their bodies were not.
-    pub locked_records: u64,
-    /// Bodies whose stored bytes were compared with the hash in their outcome.
-    pub bodies: u64,
-    /// Whether a gateway was writing meanwhile.
-    pub live: bool,
-    /// None if everything is as it was written.
-    pub first_bad: Option<FirstBad>,
-}
-
-impl VerifyReport {
-    /// Whether the store verifies.
-    #[must_use]
-    pub const fn is_ok(&self) -> bool {
-        self.first_bad.is_none()
-    }
-}
+use crate::model::{ExchangeId, GatewayId, Kind, Record, SegmentId, SessionId};
 
 /// Checks a whole store. Signatures are checked if there is a key to trust.
 ///
 /// # Errors
 /// When it cannot be read. What is wrong with it is in the report.
 pub fn verify(store: &Path, trust: Trust) -> Result<VerifyReport, VerifyError> {
-    check(store, &trust, None)
+    Check { trust, ..Check::default() }.run(store)
 }
 
-/// Checks the chain that holds a session, which is the store's, and the bodies of its exchanges.
-///
-/// # Errors
-/// When the store cannot be read or has no such session.
-pub fn verify_session(
-    store: &Path,
-    trust: Trust,
-    session: SessionId,
-) -> Result<VerifyReport, VerifyError> {
-    let report = check(store, &trust, Some(session))?;
-    if report.is_ok() && !has_session(store, session) {
-        return Err(VerifyError::NoSession(session));
-    }
-    Ok(report)
+/// What is asked for besides the chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything.
+    #[default]
+    Whole,
+    /// The bodies of one session.
+    Session(SessionId),
+    /// The bodies of one exchange.
+    Exchange(ExchangeId),
+    /// That a record is there, and which signature covers it.
+    Record(Position),
 }
 
-/// A gateway may delete while its store is checked: what is missing then, was said so after the tombstones were
-/// read.
-fn check(
-    store: &Path,
-    trust: &Trust,
-    session: Option<SessionId>,
-) -> Result<VerifyReport, VerifyError> {
-    let mut tombstones = None;
-    loop {
-        let verifier = Verifier::new(store, trust.clone(), session)?;
-        let known = verifier.gone.tombstones.len();
-        let report = verifier.run();
-        let sound = report.as_ref().is_ok_and(|report| report.is_ok() || !report.live);
-        if sound || tombstones.replace(known) == Some(known) {
-            return report;
+/// How to check.
+#[derive(Clone, Debug, Default)]
+pub struct Check {
+    /// Whose signatures count; without a key none is checked.
+    pub trust: Trust,
+    /// The chain is always checked from end to end: nothing less proves any of it.
+    pub scope: Scope,
+    /// The newest signed state that is known from outside, and the file that says so.
+    pub head: Option<(Head, PathBuf)>,
+}
+
+impl Check {
+    /// Checks a store, a bundle, or the file of one segment.
+    ///
+    /// # Errors
+    /// When it cannot be read. What is wrong with it is in the report.
+    pub fn run(self, target: &Path) -> Result<VerifyReport, VerifyError> {
+        if target.is_file() {
+            // What says which records of it were to be deleted is in others.
+            return Verifier::new(self, None, true).run(vec![target.to_owned()], false);
+        }
+        if !scan::segments_directory(target).is_dir() {
+            return Err(VerifyError::NotAStore { path: target.to_owned() });
+        }
+        let manifest = bundle::manifest(target)
+            .map_err(|(path, source)| VerifyError::NotABundle { path, source })?;
+        // A gateway may delete while its store is checked: what is missing then, it said after its tombstones
+        // were read here.
+        let mut known = None;
+        loop {
+            let gone = Gone::read(target, &self.trust)?;
+            let tombstones = gone.tombstones.len();
+            let report = self.clone().run_on(target, manifest.clone(), gone)?;
+            let may_be_late = report.live && report.first_bad.is_some();
+            if !may_be_late || known.replace(tombstones) == Some(tombstones) {
+                return Ok(report);
+            }
         }
     }
-}
 
-fn has_session(store: &Path, session: SessionId) -> bool {
-    super::Reader::on(store).records().flatten().any(|stored| match stored.record {
-        Record::SessionOpened(opened) => opened.session == session,
-        _ => false,
-    })
+    fn run_on(
+        self,
+        target: &Path,
+        manifest: Option<Manifest>,
+        gone: Gone,
+    ) -> Result<VerifyReport, VerifyError> {
+        let live = lock::is_held(&target.join(LOCK_FILE));
+        let segments = scan::list_segments(target)?;
+        let named = manifest.as_ref().map(|manifest| manifest.segments.len());
+        let is_partial = manifest.is_some();
+        let mut verifier = Verifier { gone, ..Verifier::new(self, manifest, is_partial) };
+        if let Some(named) = named.filter(|named| *named != segments.len()) {
+            let why = format!("it names {named} segments, and there are {}", segments.len());
+            let file = target.join(bundle::MANIFEST_FILE);
+            verifier.report.first_bad = Some(FirstBad { file, offset: 0, why });
+            return Ok(verifier.report);
+        }
+        verifier.run(segments.into_iter().map(|(_, path)| path).collect(), live)
+    }
 }
 
 struct Verifier {
-    store: PathBuf,
-    session: Option<SessionId>,
+    scope: Scope,
     trust: Trust,
+    head: Option<(Head, PathBuf)>,
     report: VerifyReport,
+    /// Segments may be missing: in a bundle, or where one is checked alone.
+    is_partial: bool,
     gateway: Option<GatewayId>,
-    before: Option<(Previous, PathBuf, u64)>,
+    before: Option<Before>,
+    /// What tombstones say is gone.
     gone: Gone,
     /// What is missing in the segment that is read, and where the first of it is.
     missed: Missed,
     first_missed: Option<u64>,
     bodies: Bodies,
+}
+
+/// The segment before.
+struct Before {
+    end: Previous,
+    file: PathBuf,
+    bytes: u64,
+    version: u16,
 }
 
 /// Why the check ended early.
@@ -187,33 +142,38 @@ enum Stop {
 }
 
 impl Verifier {
-    fn new(store: &Path, trust: Trust, session: Option<SessionId>) -> Result<Self, VerifyError> {
-        if !scan::segments_directory(store).is_dir() {
-            return Err(VerifyError::NotAStore { path: store.to_owned() });
-        }
-        let live = lock::is_held(&store.join(LOCK_FILE));
-        Ok(Self {
-            store: store.to_owned(),
-            session,
-            report: VerifyReport {
-                live,
-                signatures_checked: !trust.is_empty(),
-                ..VerifyReport::default()
-            },
-            gone: Gone::read(store, &trust)?,
-            trust,
+    fn new(check: Check, bundle: Option<Manifest>, is_partial: bool) -> Self {
+        let whose = match check.scope {
+            Scope::Session(session) => Whose::Session(session),
+            Scope::Exchange(exchange) => Whose::Exchange(exchange),
+            _ if is_partial && bundle.is_none() => Whose::Begun,
+            _ => Whose::All,
+        };
+        let report = VerifyReport {
+            signatures_checked: !check.trust.is_empty(),
+            found: check.scope == Scope::Whole,
+            bundle,
+            ..VerifyReport::default()
+        };
+        Self {
+            scope: check.scope,
+            trust: check.trust,
+            head: check.head,
+            report,
+            is_partial,
             gateway: None,
             before: None,
+            gone: Gone::default(),
             missed: Missed::default(),
             first_missed: None,
-            bodies: Bodies::default(),
-        })
+            bodies: Bodies::of(whose),
+        }
     }
 
-    fn run(mut self) -> Result<VerifyReport, VerifyError> {
-        let segments = scan::list_segments(&self.store)?;
-        for (i, (segment, path)) in segments.iter().enumerate() {
-            match self.segment(*segment, path, i + 1 == segments.len()) {
+    fn run(mut self, segments: Vec<PathBuf>, live: bool) -> Result<VerifyReport, VerifyError> {
+        self.report.live = live;
+        for (i, path) in segments.iter().enumerate() {
+            match self.segment(path, i + 1 == segments.len()) {
                 Ok(()) => {}
                 Err(Stop::Bad(bad)) => {
                     self.report.first_bad = Some(bad);
@@ -222,75 +182,93 @@ impl Verifier {
                 Err(Stop::Error(error)) => return Err(error),
             }
         }
+        self.reaches_head();
         (self.report.bodies, self.report.partial_bodies) =
             (self.bodies.checked, self.bodies.partial);
         Ok(self.report)
     }
 
-    fn segment(&mut self, segment: SegmentId, path: &Path, is_last: bool) -> Result<(), Stop> {
+    fn segment(&mut self, path: &Path, is_last: bool) -> Result<(), Stop> {
         let (mut scan, header) = Scan::open(path).map_err(stop)?;
-        self.linked(segment, path, &header)?;
-        let key = header.key;
+        self.linked(path, scan.version(), &header)?;
+        let (segment, key) = (header.segment, header.key);
         let result = self.records(segment, &mut scan, is_last);
         let result = result.and_then(|()| self.deleted_records(segment, path));
-        let mark = scan.mark();
+        let (mark, file) = (scan.mark(), path.to_owned());
         self.report.records += mark.records;
+        let (records, bytes, sealed) = (mark.records, mark.offset, scan.is_sealed());
         self.report.segments.push(SegmentReport {
-            file: path.to_owned(),
+            file: file.clone(),
             segment,
-            records: mark.records,
-            bytes: mark.offset,
-            sealed: scan.is_sealed(),
+            records,
+            bytes,
+            sealed,
             key,
         });
-        self.before = Some((Previous { segment, hash: mark.hash }, path.to_owned(), mark.offset));
-        result
+        let end = Previous { segment, hash: mark.hash };
+        self.before = Some(Before { end, file, bytes, version: scan.version() });
+        result?;
+        let listed = self.report.bundle.as_ref().is_none_or(|bundle| bundle.names(end, bytes));
+        let why = || "it does not end as bundle.json says".to_owned();
+        if listed { Ok(()) } else { Err(bad(path, bytes, why())) }
     }
 
     /// Whether the segment is the one that follows.
-    fn linked(&mut self, segment: SegmentId, path: &Path, header: &Header) -> Result<(), Stop> {
-        let bad = |why: String| Err(Stop::Bad(FirstBad { file: path.to_owned(), offset: 0, why }));
-        if header.segment != segment {
-            return bad(format!("the file's name is not its segment's id {}", header.segment));
+    fn linked(&mut self, path: &Path, version: u16, header: &Header) -> Result<(), Stop> {
+        let no = |why: String| Err(bad(path, 0, why));
+        let named = path.file_stem().and_then(|stem| stem.to_str());
+        if named.and_then(|name| name.parse().ok()) != Some(header.segment) {
+            return no(format!("the file's name is not its segment's id {}", header.segment));
         }
         if *self.gateway.get_or_insert(header.gateway) != header.gateway {
-            return bad(format!("it was written by another gateway, {}", header.gateway));
+            return no(format!("it was written by another gateway, {}", header.gateway));
         }
-        let before = self.before.as_ref().map(|(before, ..)| *before);
-        let Some(previous) = header.previous else {
-            return match before {
-                None => Ok(()),
-                Some(before) => bad(format!(
-                    "it says it is the first, but {} comes before it",
-                    before.segment
-                )),
-            };
-        };
-        if let Some((before, file, offset)) = &self.before
-            && before.segment == previous.segment
-            && before.hash != previous.hash
-        {
-            let why = format!("it does not end as segment {segment} says that it does");
-            return Err(Stop::Bad(FirstBad { file: file.clone(), offset: *offset, why }));
+        // Else whoever has no key could write the end of a store anew, as if nothing had ever been signed.
+        if self.before.as_ref().is_some_and(|before| version < before.version) {
+            return no(format!("version {version} of the format follows a later one"));
         }
-        let Some(deleted) = self.gone.bridge(previous, before) else {
-            return bad(format!("the segment before it, {}, is missing", previous.segment));
-        };
-        self.bodies.holes += deleted.len() as u64;
-        self.report.deleted_segments.extend(deleted);
-        Ok(())
+        match (&self.before, &header.previous) {
+            (None, None) => Ok(()),
+            (Some(before), Some(previous)) if before.end.segment == previous.segment => {
+                if before.end.hash == previous.hash {
+                    return Ok(());
+                }
+                let why =
+                    format!("it does not end as segment {} says that it does", header.segment);
+                Err(bad(&before.file, before.bytes, why))
+            }
+            (_, Some(_)) if self.is_partial => {
+                self.report.absent_links += 1;
+                Ok(())
+            }
+            (before, Some(previous)) => {
+                let end = before.as_ref().map(|before| before.end);
+                let Some(deleted) = self.gone.bridge(*previous, end) else {
+                    return no(format!("the segment before it, {}, is missing", previous.segment));
+                };
+                self.bodies.holes += deleted.len() as u64;
+                self.report.deleted_segments.extend(deleted);
+                Ok(())
+            }
+            (Some(before), None) => {
+                no(format!("it says it is the first, but {} comes before it", before.end.segment))
+            }
+        }
     }
 
     /// Whether a tombstone says exactly what is missing in a segment.
     fn deleted_records(&mut self, segment: SegmentId, path: &Path) -> Result<(), Stop> {
         let missed = std::mem::take(&mut self.missed);
-        let first = self.first_missed.take();
-        let (Some(missing), Some(offset)) = (missed.sum(), first) else { return Ok(()) };
-        let Some(said) = self.gone.says(segment, missing) else {
-            let why = "records were deleted, and no tombstone says just that".into();
-            return Err(Stop::Bad(FirstBad { file: path.to_owned(), offset, why }));
+        let (Some(missing), Some(offset)) = (missed.sum(), self.first_missed.take()) else {
+            return Ok(());
         };
-        self.report.pruned_records += missing.count;
+        if self.report.bundle.is_some() {
+            return Ok(());
+        }
+        let Some(said) = self.gone.says(segment, missing) else {
+            let why = "records were taken out, and no tombstone says that just these were to be";
+            return Err(bad(path, offset, why.into()));
+        };
         self.report.deleted_records.push(said.clone());
         Ok(())
     }
@@ -304,10 +282,9 @@ impl Verifier {
                 Ok(Some(raw)) => {
                     give_up = None;
                     let at = Position { segment, offset: raw.offset };
-                    if let Err(why) = self.record(at, raw, before, scan.version()) {
-                        let file = scan.path().to_owned();
-                        return Err(Stop::Bad(FirstBad { file, offset: at.offset, why }));
-                    }
+                    let checked = self.record(at, raw, before, scan.version());
+                    let checked = checked.and_then(|()| self.at_head(segment, scan.mark()));
+                    checked.map_err(|why| bad(scan.path(), at.offset, why))?;
                 }
                 // A gateway may be in the middle of a write, but not for long.
                 Err(error) if error.is_incomplete() && is_last && self.report.live => {
@@ -330,17 +307,22 @@ impl Verifier {
         version: u16,
     ) -> Result<(), String> {
         self.report.unsigned_records += 1;
+        self.report.found |= self.scope == Scope::Record(at);
+        if raw.kind.is_signed() && raw.flags != 0 {
+            return Err(format!("a signed statement does not have the flags {:#06x}", raw.flags));
+        }
         if let Some(digest) = raw.digest_left() {
+            self.report.pruned_records += 1;
             self.first_missed.get_or_insert(at.offset);
-            self.missed.add(&digest, raw.stored_bytes());
+            self.missed.add(&digest, raw.payload_bytes());
             self.bodies.holes += 1;
-            return Ok(());
+            return stub(&raw, version);
         }
         match raw.kind {
-            Kind::TOMBSTONE => return self.tombstone(&raw),
             Kind::SEAL => return self.seal(at, &raw, before, version),
             Kind::CHECKPOINT => return self.checkpoint(at, &raw, before),
             Kind::KEY => return self.key(&raw),
+            Kind::TOMBSTONE => return self.tombstone(&raw),
             _ => {}
         }
         let record = match raw.decode() {
@@ -356,11 +338,14 @@ impl Verifier {
             Err(error) => return Err(chain(&error)),
         };
         match record {
-            // What an earlier run left open gets no more bytes.
-            Record::GatewayStarted(_) => self.bodies.clear(),
+            Record::GatewayStarted(_) => self.bodies.run_ended(),
+            Record::SessionOpened(opened) => {
+                self.report.found |= self.scope == Scope::Session(opened.session);
+            }
             Record::ExchangeOpened(opened) => {
-                let asked = self.session.is_none() || opened.session == self.session;
-                self.bodies.opened(opened.exchange, asked);
+                let is_it = self.scope == Scope::Exchange(opened.exchange);
+                self.report.found |= is_it;
+                self.bodies.opened(&opened);
             }
             Record::Chunk(chunk) => self.bodies.chunk(&chunk),
             Record::ExchangeSettled(settled) => return self.bodies.settled(&settled),
@@ -378,7 +363,7 @@ impl Verifier {
         }
         match (read.signed, seal.key) {
             (Some((json, signature)), Some(key)) => {
-                self.signature(key, signing::SEAL, &json, &signature)
+                self.signature(at, (key, signing::SEAL), &json, &signature)
             }
             (None, _) => Ok(()),
             (Some(_), None) => Err("the seal does not say which key signs it".into()),
@@ -394,24 +379,22 @@ impl Verifier {
         if totals != says(at, before) {
             return Err("the checkpoint's totals are wrong".into());
         }
-        self.signature(says_so.key, signing::CHECKPOINT, &signed.json, &signed.signature)
+        let by = (says_so.key, signing::CHECKPOINT);
+        self.signature(at, by, &signed.json, &signed.signature)
     }
 
-    fn tombstone(&mut self, raw: &RawRecord) -> Result<(), String> {
+    fn tombstone(&self, raw: &RawRecord) -> Result<(), String> {
         let payload = raw.payload().map_err(|error| chain(&error))?;
         let signed = Signed::<Tombstone>::read(&payload);
         let signed = signed.ok_or("the tombstone is not of the expected form")?;
         let key = signed.statement.key.ok_or("the tombstone does not say which key signs it")?;
-        if !self.report.signatures_checked {
+        if !self.report.signatures_checked || retention::is_trusted(&self.trust, &signed) {
             return Ok(());
         }
-        if self.trust.key(key).is_none() {
-            return Err(format!("it is signed by key {key}, which is not trusted"));
-        }
-        if !retention::is_trusted(&self.trust, &signed) {
-            return Err(format!("the signature is not that of key {key}"));
-        }
-        Ok(())
+        Err(match self.trust.key(key) {
+            None => format!("it is signed by key {key}, which is not trusted"),
+            Some(_) => format!("the signature is not that of key {key}"),
+        })
     }
 
     fn key(&mut self, raw: &RawRecord) -> Result<(), String> {
@@ -428,8 +411,8 @@ impl Verifier {
 
     fn signature(
         &mut self,
-        key: KeyId,
-        domain: &str,
+        at: Position,
+        (key, domain): (KeyId, &str),
         statement: &[u8],
         signature: &Signature,
     ) -> Result<(), String> {
@@ -444,8 +427,69 @@ impl Verifier {
         }
         self.report.signatures += 1;
         self.report.unsigned_records = 0;
+        if matches!(self.scope, Scope::Record(_)) && self.report.found {
+            self.report.covered_by.get_or_insert(at);
+        }
         Ok(())
     }
+
+    /// Whether the record that ends here is the one with which the head's state ended.
+    fn at_head(&mut self, segment: SegmentId, mark: Mark) -> Result<(), String> {
+        let Some((head, _)) = &self.head else { return Ok(()) };
+        let says = &head.state;
+        if (says.segment, says.bytes) != (segment, mark.offset) {
+            return Ok(());
+        }
+        if (says.records, says.hash) == (mark.records, mark.hash) {
+            self.report.head = HeadFound::Reached;
+            return Ok(());
+        }
+        // Every segment begins with what leads to its key, so that by now the head's is known.
+        if let Err(why) = head.is_signed(&self.trust) {
+            self.report.head = HeadFound::Unusable(why);
+            self.head = None;
+            return Ok(());
+        }
+        Err("the store is not the one whose head was noted: it was written anew".into())
+    }
+
+    /// A store that does not come to its head is an older state of itself.
+    fn reaches_head(&mut self) {
+        let Some((head, file)) = self.head.take() else { return };
+        if self.report.head == HeadFound::Reached || self.report.first_bad.is_some() {
+            return;
+        }
+        if self.is_partial {
+            self.report.head = HeadFound::Unusable("it speaks of a whole store".into());
+            return;
+        }
+        if let Err(why) = head.is_signed(&self.trust) {
+            self.report.head = HeadFound::Unusable(why);
+            return;
+        }
+        if self.report.deleted_segments.iter().any(|run| run.spans(head.state.segment)) {
+            self.report.head =
+                HeadFound::Unusable("the segment that it speaks of was deleted".into());
+            return;
+        }
+        let last = self.report.segments.iter().rfind(|report| report.segment <= head.state.segment);
+        let (file, offset) = last.map_or((file, 0), |last| (last.file.clone(), last.bytes));
+        let (segment, bytes) = (head.state.segment, head.state.bytes);
+        let why = format!(
+            "the store ends before what its head says (segment {segment}, {bytes} bytes, {}): rolled back",
+            head.state.time
+        );
+        self.report.first_bad = Some(FirstBad { file, offset, why });
+    }
+}
+
+/// A record of which only the digest is left. Whether it was to be taken out is asked when all of its segment
+/// that are missing are known.
+fn stub(raw: &RawRecord, version: u16) -> Result<(), String> {
+    if version == 1 || !raw.is_stub() {
+        return Err("what is left of the record is not a digest and zeros".into());
+    }
+    Ok(())
 }
 
 /// What a signed statement that begins at `at` must say of what comes before it.
@@ -453,104 +497,8 @@ const fn says(at: Position, before: Mark) -> (SegmentId, u64, u64, ChainHash) {
     (at.segment, before.records, before.offset, before.hash)
 }
 
-/// The bodies that are under way.
-#[derive(Default)]
-struct Bodies {
-    open: HashMap<(ExchangeId, Direction), Body>,
-    exchanges: HashMap<ExchangeId, Intent>,
-    /// How many deletions were passed: records, and runs of segments.
-    holes: u64,
-    checked: u64,
-    partial: u64,
-}
-
-/// An exchange that is under way.
-#[derive(Clone, Copy)]
-struct Intent {
-    /// Whether it is of the session that is asked for.
-    asked: bool,
-    /// How many deletions had been passed before it.
-    holes: u64,
-}
-
-#[derive(Default)]
-struct Body {
-    hasher: Box<blake3::Hasher>,
-    bytes: u64,
-    /// Where the last chunk ended.
-    end: u64,
-    is_contiguous: bool,
-    is_ordered: bool,
-}
-
-impl Bodies {
-    fn clear(&mut self) {
-        self.open.clear();
-        self.exchanges.clear();
-    }
-
-    fn opened(&mut self, exchange: ExchangeId, asked: bool) {
-        self.exchanges.insert(exchange, Intent { asked, holes: self.holes });
-    }
-
-    fn chunk(&mut self, chunk: &Chunk) {
-        if self.exchanges.get(&chunk.exchange).is_some_and(|intent| !intent.asked) {
-            return;
-        }
-        let key = (chunk.exchange, chunk.direction);
-        let body = self.open.entry(key).or_insert_with(Body::new);
-        body.is_contiguous &= chunk.offset == body.bytes;
-        body.is_ordered &= chunk.offset >= body.end;
-        body.bytes += chunk.data.len() as u64;
-        body.end = chunk.offset.saturating_add(chunk.data.len() as u64);
-        body.hasher.update(&chunk.data);
-    }
-
-    fn settled(&mut self, settled: &ExchangeSettled) -> Result<(), String> {
-        let intent = self.exchanges.remove(&settled.exchange);
-        if intent.is_some_and(|intent| !intent.asked) {
-            return Ok(());
-        }
-        // Where records were deleted since it began, some of them may have been of this body.
-        let may_lack = self.holes > intent.map_or(0, |intent| intent.holes);
-        for (direction, facts) in
-            [(Direction::Request, &settled.request), (Direction::Response, &settled.response)]
-        {
-            let body = self.open.remove(&(settled.exchange, direction)).unwrap_or_else(Body::new);
-            // A store that failed meanwhile lost chunks, and the outcome says so.
-            if settled.ending == Ending::RecorderFailed || settled.unrecorded {
-                continue;
-            }
-            if body.is(facts) {
-                self.checked += 1;
-            } else if may_lack && body.may_be_part_of(facts) {
-                self.partial += 1;
-            } else {
-                return Err(format!(
-                    "the stored {direction:?} body of exchange {} is not the one that this outcome describes",
-                    settled.exchange
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Body {
-    fn new() -> Self {
-        Self { is_contiguous: true, is_ordered: true, ..Self::default() }
-    }
-
-    /// Whether what is there can be what deletion left.
-    fn may_be_part_of(&self, facts: &BodyFacts) -> bool {
-        self.is_ordered && self.end <= facts.stored_bytes && self.bytes < facts.stored_bytes
-    }
-
-    fn is(&self, facts: &BodyFacts) -> bool {
-        self.is_contiguous
-            && self.bytes == facts.stored_bytes
-            && (facts.hash.is_empty() || self.hasher.finalize().to_hex().as_str() == facts.hash)
-    }
+fn bad(file: &Path, offset: u64, why: String) -> Stop {
+    Stop::Bad(FirstBad { file: file.to_owned(), offset, why })
 }
 
 fn stop(error: ScanError) -> Stop {

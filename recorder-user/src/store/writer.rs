@@ -9,11 +9,13 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    format::{ChainHash, Encoder, Mark, Previous, SealedBy},
+    disk::DiskFile,
+    format::{Encoder, Mark, Previous, SealedBy, VERSION},
     index::{Feed, Item},
     queue::{Answer, Entry, Shared, Waiter, Work, chain},
     recorder::AppendError,
     rows::Position,
+    salvage,
     schedule::{Due, Schedule},
     segment::{Maker, Segment},
     sync::Syncer,
@@ -47,7 +49,7 @@ impl Writer {
         schedule: Schedule,
     ) -> Self {
         let (sync, index) = (Arc::clone(&shared.sync), Arc::clone(&shared.index));
-        sync.begin(Arc::clone(&segment.file), segment.written.offset);
+        sync.begin(Arc::clone(&segment.file), segment.written);
         shared.at(segment.id, segment.written.offset);
         Self {
             shared,
@@ -87,7 +89,8 @@ impl Writer {
         };
         // Without someone who closes it the store was dropped: that is not an orderly end.
         let result = match &closing {
-            Some(_) => self.seal(SealedBy::Close),
+            // The next start relies on it that a seal of this kind follows what is durable.
+            Some(_) => self.flush().and_then(|()| self.seal(SealedBy::Close)),
             None => self.flush(),
         };
         self.end(closing, &result);
@@ -177,7 +180,7 @@ impl Writer {
         self.segment.written = mark;
         // First: whoever hears that a record is kept, and asks for its row, finds it. This does not wait.
         self.index.push(&mut self.items);
-        self.sync.wrote(mark.offset, &mut self.durable_waiters);
+        self.sync.wrote(mark, &mut self.durable_waiters);
         for waiter in self.written_waiters.drain(..) {
             waiter.settle(Ok(()));
         }
@@ -205,6 +208,7 @@ impl Writer {
         let at = Position { segment: self.segment.id, offset: self.segment.written.offset };
         self.segment.encoder.checkpoint((self.maker.clock)(), &mut self.buffer);
         self.push_signed(at, Kind::CHECKPOINT);
+        self.sync.announce(self.segment.encoder.head((self.maker.clock)()));
         let done = self.put();
         self.schedule.signed();
         done
@@ -229,7 +233,7 @@ impl Writer {
         segment.encoder.follow(&mut self.segment.encoder);
         self.segment = segment;
         self.schedule.begun();
-        self.sync.begin(Arc::clone(&self.segment.file), self.segment.written.offset);
+        self.sync.begin(Arc::clone(&self.segment.file), self.segment.written);
         self.shared.at(self.segment.id, self.segment.written.offset);
     }
 
@@ -246,7 +250,8 @@ impl Writer {
         *written = encoder.mark();
         *sealed = true;
         self.buffer.clear();
-        self.sync.wrote(self.segment.written.offset, &mut self.durable_waiters);
+        self.sync.announce(self.segment.encoder.head((self.maker.clock)()));
+        self.sync.wrote(self.segment.written, &mut self.durable_waiters);
         self.shared.at(self.segment.id, self.segment.written.offset);
         self.push_signed(at, Kind::SEAL);
         self.index.push(&mut self.items);
@@ -262,7 +267,6 @@ impl Writer {
     /// asked to stop before that.
     fn outlast(&mut self, error: &AppendError, batch: &mut Vec<Entry>) -> bool {
         tracing::error!(error = %chain(error), "the store failed; nothing is recorded until it works");
-        let sealed = self.segment.written.offset;
         self.shared.fail(error, batch);
         let (durable, flushing) = self.sync.abandon();
         let queued = batch.drain(..).filter_map(|entry| {
@@ -276,7 +280,7 @@ impl Writer {
         self.shared.free(std::mem::take(&mut self.room), std::mem::take(&mut self.reserved));
         self.buffer.clear();
         self.items.clear();
-        let mut old = Unfinished { durable: durable.min(sealed), end: None };
+        let mut old = Unfinished { durable, is_clean: self.sync.is_failed(), ended: false };
         let mut attempts = 0;
         loop {
             let result = self.go_on(&mut old);
@@ -297,52 +301,52 @@ impl Writer {
     }
 
     fn go_on(&mut self, old: &mut Unfinished) -> Answer {
-        let hash = match old.end {
-            Some(hash) => hash,
-            None => match self.finish(old.durable) {
-                Ok(hash) => *old.end.insert(hash),
-                // A bad file must not keep a good disk from being used. The next start seals it.
-                Err(error) => {
-                    tracing::warn!(error = %error, "the failed segment could not be sealed");
-                    self.segment.written.hash
-                }
-            },
-        };
-        let segment = self.segment.id;
-        let next = self.maker.segment(Some(Previous { segment, hash }))?;
+        // A bad file must not keep a good disk from being used. The next start seals it.
+        if !old.ended
+            && let Err(error) = self.finish(old)
+        {
+            tracing::warn!(error = %error, "the failed segment could not be sealed");
+        }
+        // The link names what survives a power cut, or the chain would break with the next one.
+        let previous = Previous { segment: self.segment.id, hash: old.durable.hash };
+        let next = self.maker.segment(Some(previous))?;
         self.begin(next);
         Ok(())
     }
 
-    /// Cuts what was not acknowledged, writes again what may not have reached the platter, and seals.
-    ///
-    /// After a failed `fdatasync` the kernel takes the pages for clean, so that a second call would prove
-    /// nothing: they must be written anew.
-    fn finish(&self, durable: u64) -> io::Result<ChainHash> {
-        let Segment { id, file, written, sealed, .. } = &self.segment;
+    /// Makes what was acknowledged durable, cuts the rest, and seals.
+    fn finish(&mut self, old: &mut Unfinished) -> io::Result<()> {
+        let Segment { id, file, written, sealed, .. } = &mut self.segment;
+        if old.durable != *written {
+            let kept = if old.is_clean {
+                salvage::rewrite(file.as_ref(), VERSION, old.durable, written.offset)?
+            } else {
+                *written
+            };
+            old.sync(file.as_ref(), kept)?;
+            if kept != *written {
+                let bytes = written.offset - kept.offset;
+                tracing::error!(
+                    bytes,
+                    "the disk lost records that were written and not yet flushed"
+                );
+                (*written, *sealed) = (kept, false);
+            }
+        }
         file.set_len(written.offset)?;
-        let mut from = durable;
-        let mut bytes = Vec::new();
-        while from < written.offset {
-            let left = usize::try_from(written.offset - from).unwrap_or(usize::MAX);
-            bytes.resize(left.min(WRITE_BYTES_MAX), 0);
-            file.read_exact_at(&mut bytes, from)?;
-            file.write_all_at(&bytes, from)?;
-            from += bytes.len() as u64;
+        if !*sealed {
+            let mut encoder = Encoder::resume(*id, *written, Arc::clone(&self.maker.key));
+            let mut seal = Vec::new();
+            encoder.seal((self.maker.clock)(), SealedBy::Failure, 0, &mut seal);
+            let done = file.write_all_at(&seal, written.offset);
+            if let Err(error) = done.and_then(|()| old.sync(file.as_ref(), encoder.mark())) {
+                // A part of a seal must not stay, or the file would end in a torn record.
+                file.set_len(written.offset)?;
+                return Err(error);
+            }
         }
-        if *sealed {
-            return file.sync_data().map(|()| written.hash);
-        }
-        let mut encoder = Encoder::resume(*id, *written, Arc::clone(&self.maker.key));
-        let mut seal = Vec::new();
-        encoder.seal((self.maker.clock)(), SealedBy::Failure, 0, &mut seal);
-        let sealed = file.write_all_at(&seal, written.offset).and_then(|()| file.sync_data());
-        if let Err(error) = sealed {
-            // A part of a seal must not stay, or the file would end in a torn record.
-            file.set_len(written.offset)?;
-            return Err(error);
-        }
-        Ok(encoder.mark().hash)
+        old.ended = true;
+        Ok(())
     }
 }
 
@@ -355,10 +359,25 @@ impl Drop for Writer {
 
 /// The segment that failed.
 struct Unfinished {
-    /// Up to here it was durable before the failure.
-    durable: u64,
-    /// Its last hash, once it is sealed.
-    end: Option<ChainHash>,
+    /// Up to here it is certainly durable.
+    durable: Mark,
+    /// Whether a flush failed, after which the kernel takes pages for clean that are not on the platter.
+    is_clean: bool,
+    /// Whether it is sealed.
+    ended: bool,
+}
+
+impl Unfinished {
+    fn sync(&mut self, file: &dyn DiskFile, mark: Mark) -> io::Result<()> {
+        match file.sync_data() {
+            Ok(()) => self.durable = mark,
+            Err(error) => {
+                self.is_clean = true;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The index needs the time of a chunk, not its bytes.

@@ -8,7 +8,7 @@ use recorder_user::{
     store::{Need, Reader, Store, StoreOptions},
 };
 
-use crate::support::*;
+use crate::{support::*, verdict::verdict};
 
 /// A closed store of several small segments.
 async fn closed(directory: &Path, segment_bytes_max: u64, exchanges: usize) {
@@ -48,8 +48,7 @@ fn boundaries(directory: &Path, segment: usize) -> Vec<usize> {
 }
 
 fn first_bad(directory: &Path) -> Option<(PathBuf, u64)> {
-    let report = verify(directory).expect("readable");
-    report.first_bad.map(|bad| (bad.file, bad.offset))
+    verdict(directory)
 }
 
 #[tokio::test]

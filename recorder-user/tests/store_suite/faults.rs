@@ -10,49 +10,90 @@ use std::{
 
 use recorder_user::{
     model::{ExchangeId, Record, SessionId},
-    store::{AppendError, Disk, DiskFile, Need, Recorder, Store, StoreOptions, SystemDisk},
+    store::{AppendError, Disk, DiskFile, Need, Recorder, Space, Store, StoreOptions, SystemDisk},
 };
 
 use crate::support::*;
 
 /// A disk that fails when it is told to.
 #[derive(Default)]
-struct Faults {
+pub(crate) struct Faults {
     /// Bytes that still fit; negative for no bound.
-    room: AtomicI64,
-    sync: AtomicBool,
-    create: AtomicBool,
-    cut: AtomicBool,
+    pub(crate) room: AtomicI64,
+    pub(crate) sync: AtomicBool,
+    pub(crate) create: AtomicBool,
+    pub(crate) cut: AtomicBool,
+    pub(crate) read_only: AtomicBool,
     /// Whoever holds it keeps flushes from ending.
-    gate: Mutex<()>,
-    syncs: AtomicU64,
+    pub(crate) gate: Mutex<()>,
+    /// Whoever holds it keeps writes from ending.
+    pub(crate) write_gate: Mutex<()>,
+    pub(crate) syncs: AtomicU64,
+    /// What the disk says of its space, if it is to say anything.
+    pub(crate) space: Mutex<Option<Space>>,
 }
 
 #[derive(Clone)]
-struct FaultyDisk(Arc<Faults>);
+pub(crate) struct FaultyDisk(pub(crate) Arc<Faults>);
 
 struct FaultyFile(Arc<dyn DiskFile>, Arc<Faults>);
 
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
+const EROFS: i32 = 30;
 
 fn fail_if(flag: &AtomicBool) -> io::Result<()> {
     if flag.load(Ordering::SeqCst) { Err(io::Error::from_raw_os_error(EIO)) } else { Ok(()) }
 }
 
+impl Faults {
+    fn writable(&self) -> io::Result<()> {
+        if self.read_only.load(Ordering::SeqCst) {
+            return Err(io::Error::from_raw_os_error(EROFS));
+        }
+        Ok(())
+    }
+}
+
 impl Disk for FaultyDisk {
+    fn make_directory(&self, path: &Path) -> io::Result<()> {
+        SystemDisk.make_directory(path)
+    }
+
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.0.writable()?;
         fail_if(&self.0.create)?;
         Ok(Arc::new(FaultyFile(SystemDisk.create(path)?, Arc::clone(&self.0))))
     }
 
-    fn publish(&self, from: &Path, to: &Path) -> io::Result<()> {
-        SystemDisk.publish(from, to)
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.0.writable()?;
+        Ok(Arc::new(FaultyFile(SystemDisk.open(path)?, Arc::clone(&self.0))))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.writable()?;
+        SystemDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.writable()?;
+        SystemDisk.remove(path)
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        SystemDisk.sync_directory(path)
+    }
+
+    fn space(&self, path: &Path) -> Option<Space> {
+        self.0.space.lock().expect("plain data").or_else(|| SystemDisk.space(path))
     }
 }
 
 impl DiskFile for FaultyFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        drop(self.1.write_gate.lock().unwrap_or_else(PoisonError::into_inner));
+        self.1.writable()?;
         let room = self.1.room.load(Ordering::SeqCst);
         let length = i64::try_from(bytes.len()).expect("small");
         if room < 0 || length <= room {
@@ -69,7 +110,12 @@ impl DiskFile for FaultyFile {
         self.0.read_exact_at(bytes, offset)
     }
 
+    fn length(&self) -> io::Result<u64> {
+        self.0.length()
+    }
+
     fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.1.writable()?;
         fail_if(&self.1.cut)?;
         self.0.set_len(bytes)
     }
@@ -83,7 +129,7 @@ impl DiskFile for FaultyFile {
     }
 }
 
-fn faulty(directory: &Path) -> (Store, Arc<Faults>) {
+pub(crate) fn faulty(directory: &Path) -> (Store, Arc<Faults>) {
     let faults = Arc::new(Faults { room: AtomicI64::new(-1), ..Faults::default() });
     let disk = Arc::new(FaultyDisk(Arc::clone(&faults)));
     let (store, _) =
@@ -91,7 +137,7 @@ fn faulty(directory: &Path) -> (Store, Arc<Faults>) {
     (store, faults)
 }
 
-async fn works_again(recorder: &Recorder) {
+pub(crate) async fn works_again(recorder: &Recorder) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while recorder.probe().await.is_err() {
         assert!(Instant::now() < deadline, "{:?}", recorder.health());
@@ -99,7 +145,7 @@ async fn works_again(recorder: &Recorder) {
     }
 }
 
-fn sessions(directory: &Path) -> Vec<SessionId> {
+pub(crate) fn sessions(directory: &Path) -> Vec<SessionId> {
     let opened = records(directory).into_iter().filter_map(|record| match record {
         Record::SessionOpened(opened) => Some(opened.session),
         _ => None,
@@ -167,6 +213,16 @@ async fn a_failed_flush_fails_everyone_until_a_new_segment_works() {
         |faults| faults.sync.store(true, Ordering::SeqCst),
         |faults| faults.sync.store(false, Ordering::SeqCst),
         Need::Durable,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_disk_that_turns_read_only_fails_everyone_until_it_is_writable() {
+    check(
+        |faults| faults.read_only.store(true, Ordering::SeqCst),
+        |faults| faults.read_only.store(false, Ordering::SeqCst),
+        Need::Written,
     )
     .await;
 }

@@ -9,8 +9,8 @@ use recorder_user::{
         ExchangeId, IncompleteReason, Record, SessionChanged, SessionId, SessionState, Timestamp,
     },
     store::{
-        AppendError, Need, OpenStoreError, PAYLOAD_BYTES_MAX, Query, Reader, StateWord, Store,
-        StoreOptions, signing::Trust, verify_session,
+        AppendError, Check, Need, OpenStoreError, PAYLOAD_BYTES_MAX, Query, Reader, Scope,
+        StateWord, Store, StoreOptions,
     },
 };
 
@@ -43,7 +43,9 @@ async fn what_is_appended_is_read_back_in_order() {
     let mut read = records(directory.path());
     assert!(matches!(read.pop(), Some(Record::Unknown { .. })), "the seal");
     assert_eq!(read, written);
-    let report = verify_session(directory.path(), Trust::default(), session).expect("readable");
+    let check = Check { scope: Scope::Session(session), ..Check::default() };
+    let report = check.run(directory.path()).expect("readable");
+    assert!(report.found);
     assert!(report.is_ok() && !report.live && report.segments[0].sealed, "{report:?}");
     assert_eq!(report.bodies, 40);
     let (store, recovered) = open(directory.path());

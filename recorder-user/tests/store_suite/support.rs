@@ -36,7 +36,7 @@ pub(crate) fn options(directory: &Path) -> StoreOptions {
     }
 }
 
-fn keys(directory: &Path) -> PathBuf {
+pub(crate) fn keys(directory: &Path) -> PathBuf {
     directory.join("keys")
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -78,10 +78,15 @@ fn ask(command: &[String], what: &'static str, bytes: &[u8]) -> Result<Vec<u8>, 
         })
     });
     let exited = wait(&mut child).map_err(failed)?;
-    given.map_err(|error| failed(error.to_string()))?;
     if !exited {
         return Err(failed("it exited with an error".into()));
     }
+    // One that does not read all of its input may have the answer all the same.
+    let given = given.or_else(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(error),
+    });
+    given.map_err(|error| failed(error.to_string()))?;
     let text = answer.and_then(|answer| answer.join().ok()?.ok()).unwrap_or_default();
     BASE64_STANDARD.decode(text.trim()).map_err(|_| failed("its answer is not base64".into()))
 }

@@ -3,12 +3,12 @@ use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 use super::*;
 use crate::{
     model::{
-        Chunk, Direction, ExchangeId, ExchangeOpened, Record, SessionChanged, SessionId,
+        Chunk, Direction, ExchangeId, ExchangeOpened, LocalUser, Record, SessionChanged, SessionId,
         SessionState, Timestamp,
     },
     store::{
-        DecodePayloadError, Need, ReadError, Reader, Store, StoreOptions, signing, system_clock,
-        verify,
+        DecodePayloadError, Need, ReadError, Reader, Store, StoreOptions, erase_session, signing,
+        system_clock, verify,
     },
 };
 
@@ -127,6 +127,33 @@ async fn one_session_is_erased_and_the_chain_stands() {
     let read = place.read();
     assert!(read[..3].iter().all(is_erased), "{read:?}");
     assert_eq!(read.last().and_then(|record| record.as_ref().ok()), Some(&changed));
+    place.verifies();
+}
+
+#[tokio::test]
+async fn an_erasure_is_on_record_and_leaves_no_row() {
+    let place = Place::with_key_file();
+    let (gone, kept) = (ExchangeId::new(), ExchangeId::new());
+    let session = SessionId::new();
+    place.write([of(session, gone), of(SessionId::new(), kept)].concat()).await;
+    let by = LocalUser { uid: 7, user: Some("auditor".into()), pid: None };
+    let store = &place.options.directory;
+    let erased = erase_session(store, session, by.clone()).await.expect("no gateway runs");
+    assert_eq!(erased, Erased::Now);
+    let catalog = Reader::open(store).expect("a store").catalog().expect("readable");
+    assert!(catalog.damage().is_empty() && store.join("index/FORMAT").exists());
+    assert!(catalog.exchange(gone).expect("readable").is_none());
+    assert!(catalog.exchange(kept).expect("readable").is_some());
+    let read = place.read();
+    let told = read.iter().find_map(|record| match record {
+        Ok(Record::RecordingRead(read)) => Some(read),
+        _ => None,
+    });
+    let told = told.expect("who did it");
+    assert_eq!(
+        (&told.by, told.verb.as_str(), &told.what.sessions[..]),
+        (&by, "erase", &[session][..])
+    );
     place.verifies();
 }
 

@@ -13,6 +13,7 @@ use crate::{
     model::{Kind, Record, SegmentId, Timestamp},
     store::{
         encryption::{Cipher, EncryptionError, KeyOf},
+        head::Head,
         signing::{self, SigningKey},
     },
 };
@@ -127,6 +128,11 @@ impl Encoder {
         let (segment, key) = (self.segment, self.key.id());
         let statement = Checkpoint { segment, time, records, bytes, hash, key };
         self.signed(Kind::CHECKPOINT, signing::CHECKPOINT, &statement, out);
+    }
+
+    /// The state of the chain, signed.
+    pub(in crate::store) fn head(&self, time: Timestamp) -> Head {
+        Head::sign(&self.key, self.segment, self.mark, time)
     }
 
     /// Appends the seal.

@@ -22,6 +22,19 @@ pub enum DeletionCause {
     Request,
 }
 
+impl DeletionCause {
+    /// Its word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::Size => "size",
+            Self::Scope => "scope",
+            Self::Request => "request",
+        }
+    }
+}
+
 /// A run of segments that follow each other and were deleted whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -129,7 +129,11 @@ impl Feed {
     /// The thread: ends when it is stopped and has taken everything, or at the index's first error.
     pub(in crate::store) fn run(&self, index: Index) {
         let store = index.store.clone();
-        if let Err(error) = self.follow(index).and_then(Index::close) {
+        let closed = self.follow(index).and_then(Index::close);
+        if lock(&self.state).renew {
+            super::distrust(&store);
+        }
+        if let Err(error) = closed {
             super::distrust(&store);
             tracing::error!(error = %chain(&error), "the index failed; the next start rebuilds it");
             self.give_up(&error);
@@ -151,7 +155,7 @@ impl Feed {
                 index.catch_up(behind)?;
             }
             for question in questions {
-                question(index);
+                question(&index);
             }
             if dirty && durable.elapsed() >= DURABLE_INTERVAL {
                 index.table.durable()?;

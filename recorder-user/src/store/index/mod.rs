@@ -419,7 +419,8 @@ pub(super) fn directory(store: &Path) -> PathBuf {
     store.join("index")
 }
 
-fn is_ours(path: &Path) -> bool {
+/// Whether the process' own user owns it.
+pub(super) fn is_ours(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     // The owner of a process' own /proc entry is its effective user.
     let own = fs::metadata("/proc/self").map(|metadata| metadata.uid());

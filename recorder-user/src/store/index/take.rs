@@ -13,9 +13,7 @@ impl Index {
                 continue;
             }
             let opened = match self.covered {
-                Some(covered) if covered.segment == segment => {
-                    Scan::open_at(&path, covered.offset)
-                }
+                Some(covered) if covered.segment == segment => Scan::open_at(&path, covered.offset),
                 _ => Scan::open(&path).map(|(scan, _)| scan),
             };
             let mut scan = match opened {

@@ -1,16 +1,18 @@
 use std::{
     future::Future as _,
+    path::{Path, PathBuf},
     task::{Context, Waker},
 };
 
 use bytes::Bytes;
 
-use super::*;
-use crate::model::Kind;
+use super::{super::disk::SystemDisk, *};
+use crate::{model::Kind, store::head::HeadFile};
 
 fn shared(room: usize) -> Shared {
-    let sync = Arc::new(Syncer::new(Duration::ZERO));
-    Shared::new(PathBuf::new(), room, SegmentId::new(), sync, Arc::default())
+    let sync = Arc::new(Syncer::new(Duration::ZERO, HeadFile::of(Path::new("/nowhere"))));
+    let floor = Arc::new(Floor::new(Arc::new(SystemDisk), PathBuf::new(), Some(0)));
+    Shared::new(PathBuf::new(), floor, room, SegmentId::new(), sync, Arc::default())
 }
 
 fn record() -> Record {

@@ -17,7 +17,8 @@ use super::{
 use crate::{
     model::SegmentId,
     store::{
-        disk, index,
+        disk::{self, Disk},
+        index,
         queue::chain,
         scan::{self, Scan, ScanError},
         signing::Trust,
@@ -56,10 +57,12 @@ pub(super) struct Journal {
 
 impl Journal {
     /// Notes it, durable.
-    pub(super) fn write(&self, store: &Path) -> Result<(), FinishError> {
+    pub(super) fn write(&self, disk: &dyn Disk, store: &Path) -> Result<(), FinishError> {
+        let directory = scan::segments_directory(store);
+        disk.sync_directory(&directory).map_err(failed("sync", &directory))?;
         let path = journal_path(store);
         let json = serde_json::to_vec(self).expect("plain data");
-        disk::replace_file(&path, &json).map_err(failed("write", &path))
+        disk::replace_on(disk, &path, &json).map_err(failed("write", &path))
     }
 
     fn read(store: &Path) -> Result<Option<Self>, FinishError> {
@@ -76,41 +79,53 @@ impl Journal {
     }
 
     /// Puts the thinner segments in their places.
-    pub(super) fn replace(store: &Path, segments: &[SegmentId]) -> Result<(), FinishError> {
+    pub(super) fn replace(
+        disk: &dyn Disk,
+        store: &Path,
+        segments: &[SegmentId],
+    ) -> Result<(), FinishError> {
         for segment in segments {
             let path = scan::segment_path(store, *segment);
             let thinner = thin::thinner_path(&path);
-            disk::publish(&thinner, &path).map_err(failed("replace", &path))?;
+            disk::publish(disk, &thinner, &path).map_err(failed("replace", &path))?;
         }
         Ok(())
     }
 
     /// Deletes segments, durable.
-    pub(super) fn delete(store: &Path, segments: &[SegmentId]) -> Result<(), FinishError> {
+    pub(super) fn delete(
+        disk: &dyn Disk,
+        store: &Path,
+        segments: &[SegmentId],
+    ) -> Result<(), FinishError> {
         for segment in segments {
             let path = scan::segment_path(store, *segment);
-            remove(&path)?;
+            remove(disk, &path)?;
         }
         let directory = scan::segments_directory(store);
-        disk::sync_directory(&directory).map_err(failed("sync", &directory))
+        disk.sync_directory(&directory).map_err(failed("sync", &directory))
     }
 
     /// Nothing is in hand any more: what was not put in its place is not wanted.
-    pub(super) fn clear(store: &Path) -> Result<(), FinishError> {
+    pub(super) fn clear(disk: &dyn Disk, store: &Path) -> Result<(), FinishError> {
         let directory = scan::segments_directory(store);
         for entry in fs::read_dir(&directory).map_err(failed("read", &directory))? {
             let path = entry.map_err(failed("read", &directory))?.path();
             if path.extension().is_some_and(|extension| extension == THINNER_EXTENSION) {
-                remove(&path)?;
+                remove(disk, &path)?;
             }
         }
-        remove(&journal_path(store))
+        remove(disk, &journal_path(store))
     }
 }
 
 /// Finishes what a crash interrupted; false if there was nothing. The segments must be in order: what is not
 /// durable was cut off.
-pub(in crate::store) fn finish(store: &Path, trust: &Trust) -> Result<bool, FinishError> {
+pub(in crate::store) fn finish(
+    disk: &dyn Disk,
+    store: &Path,
+    trust: &Trust,
+) -> Result<bool, FinishError> {
     let journal = Journal::read(store)?;
     let interrupted = journal.is_some();
     if let Some(journal) = journal {
@@ -129,12 +144,16 @@ pub(in crate::store) fn finish(store: &Path, trust: &Trust) -> Result<bool, Fini
             })
         });
         let thin: Vec<_> = thin.collect();
-        tracing::info!(whole = whole.len(), thin = thin.len(), "finishing a deletion that was interrupted");
+        tracing::info!(
+            whole = whole.len(),
+            thin = thin.len(),
+            "finishing a deletion that was interrupted"
+        );
         index::distrust(store);
-        Journal::replace(store, &thin)?;
-        Journal::delete(store, &whole)?;
+        Journal::replace(disk, store, &thin)?;
+        Journal::delete(disk, store, &whole)?;
     }
-    Journal::clear(store)?;
+    Journal::clear(disk, store)?;
     Ok(interrupted)
 }
 
@@ -151,11 +170,8 @@ fn is_said(store: &Path, segment: SegmentId, gone: &Gone) -> Result<bool, ScanEr
     Ok(missing.is_some_and(|missing| gone.says(segment, missing).is_some()))
 }
 
-fn remove(path: &Path) -> Result<(), FinishError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
-        _ => Ok(()),
-    }
+fn remove(disk: &dyn Disk, path: &Path) -> Result<(), FinishError> {
+    disk::remove_any(disk, path).map_err(failed("remove", path))
 }
 
 fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FinishError {

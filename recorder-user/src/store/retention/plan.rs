@@ -178,7 +178,8 @@ impl<'a> Planner<'a> {
             plan.whole.insert(segment, cause);
             return Ok(());
         }
-        let needed = summary.tells_of.iter().filter(|session| self.needed.contains(session)).count();
+        let needed =
+            summary.tells_of.iter().filter(|session| self.needed.contains(session)).count();
         let asked = Asked { want, holds: self.holds.clone(), needed };
         if sifting.0.get(&segment) == Some(&asked) {
             return Ok(());
@@ -186,9 +187,11 @@ impl<'a> Planner<'a> {
         let reads = self.question.rules.reads;
         let aged = |segment: SegmentId| {
             self.goes(segment)
-                || self.survey.segments.get(&segment).is_none_or(|summary| {
-                    reads.is_some_and(|age| self.is_older(summary, age))
-                })
+                || self
+                    .survey
+                    .segments
+                    .get(&segment)
+                    .is_none_or(|summary| reads.is_some_and(|age| self.is_older(summary, age)))
         };
         let goes = |segment: SegmentId| self.goes(segment);
         let aged: &dyn Fn(SegmentId) -> bool = if want.all { &goes } else { &aged };
@@ -217,7 +220,9 @@ impl<'a> Planner<'a> {
         let next = self.survey.segments.range(segment..).nth(1);
         let follows = next.and_then(|(_, next)| next.previous);
         if follows.is_some_and(|end| end.segment == segment && end.hash != summary.hash) {
-            return Some("it does not end as the segment after it says: see recorder verify".into());
+            return Some(
+                "it does not end as the segment after it says: see recorder verify".into(),
+            );
         }
         if self.question.may_go.is_some_and(|may_go| !may_go(segment)) {
             return Some("it is not in the archive yet".into());

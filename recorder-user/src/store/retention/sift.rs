@@ -74,7 +74,7 @@ pub(super) fn sift(
     let (mut sifted, mut candidates, mut bases) = (Sifted::default(), Vec::new(), HashSet::new());
     let (mut scan, _) = Scan::open(&summary.path)?;
     while let Some(raw) = scan.next()? {
-        let (offset, bytes, base) = (raw.offset, raw.stored_bytes(), raw.base());
+        let (offset, bytes, base) = (raw.offset, raw.payload_bytes(), raw.base());
         let fixed = raw.is_pruned() || raw.kind.is_signed() || raw.kind == Kind::HOLD_CHANGED;
         if fixed {
             continue;
@@ -87,7 +87,8 @@ pub(super) fn sift(
                 // An exchange whose intent is nowhere is somebody's: nobody can say whose.
                 let unowned = owners.is_empty() && record.exchange().is_some();
                 let wanted = !unowned && case.is_wanted(&record);
-                let goes = wanted && !case.is_held(&owners, &mut sifted) && !case.is_needed(&record);
+                let goes =
+                    wanted && !case.is_held(&owners, &mut sifted) && !case.is_needed(&record);
                 (owners, goes)
             }
             Err(DecodePayloadError::Erased) => {
@@ -129,7 +130,9 @@ impl Case<'_> {
         let Want { all, reads, read_bodies } = self.want;
         match record {
             // They say which run the rest belongs to, and are short.
-            Record::GatewayStarted(_) | Record::GatewayStopped(_) | Record::UnrecordedSpan(_) => false,
+            Record::GatewayStarted(_) | Record::GatewayStopped(_) | Record::UnrecordedSpan(_) => {
+                false
+            }
             // Who read recordings is evidence of its own.
             Record::RecordingRead(_) => false,
             // Nobody can say whose it is.
@@ -155,7 +158,9 @@ impl Case<'_> {
         match record {
             Record::SessionOpened(opened) => self.keep.sessions.contains(&opened.session),
             Record::SessionChanged(changed) => self.keep.sessions.contains(&changed.session),
-            Record::ExchangeOpened(opened) => is_needed(self.survey, opened.exchange, self.keep.aged),
+            Record::ExchangeOpened(opened) => {
+                is_needed(self.survey, opened.exchange, self.keep.aged)
+            }
             _ => false,
         }
     }

@@ -246,7 +246,8 @@ impl Survey {
             }
             Record::ExchangeOpened(opened) => {
                 if let Some(session) = opened.session {
-                    let owner = || owner(opened.session, opened.principal.as_deref(), opened.task.as_ref());
+                    let owner =
+                        || owner(opened.session, opened.principal.as_deref(), opened.task.as_ref());
                     self.sessions.entry(session).or_insert_with(|| owner().into());
                 }
             }
@@ -317,7 +318,8 @@ fn owner(
     principal: Option<&Principal>,
     task: Option<&String>,
 ) -> Owner {
-    let text = |of: fn(&Principal) -> &String| principal.map_or_else(String::new, |p| of(p).clone());
+    let text =
+        |of: fn(&Principal) -> &String| principal.map_or_else(String::new, |p| of(p).clone());
     let (subject, username) = (text(|p| &p.subject), text(|p| &p.username));
     Owner { session, subject, username, task: task.cloned() }
 }

@@ -19,8 +19,7 @@ use super::{PruneOrder, PruneReport, Retention, RetentionRules};
 use crate::{
     model::*,
     store::{
-        Need, Position, Query, Reader, Store, StoreOptions, VerifyReport, reindex,
-        signing, verify,
+        Need, Position, Query, Reader, Store, StoreOptions, VerifyReport, reindex, signing, verify,
     },
 };
 

@@ -135,8 +135,15 @@ pub fn list(keys: &Path) -> Result<Vec<KeyInfo>, SigningKeyError> {
 /// # Errors
 /// When a file of them cannot be read.
 pub fn trusted(keys: &Path) -> Result<Trust, SigningKeyError> {
-    let keys = public_keys(&signing_directory(keys))?;
-    Ok(Trust::new(keys.into_iter().map(|(_, key)| key).collect()))
+    public_keys_in(&signing_directory(keys)).map(Trust::new)
+}
+
+/// All public keys (`*.pub`) in a directory; none where there is no such directory.
+///
+/// # Errors
+/// When a file of them cannot be read.
+pub fn public_keys_in(directory: &Path) -> Result<Vec<PublicKey>, SigningKeyError> {
+    Ok(public_keys(directory)?.into_iter().map(|(_, key)| key).collect())
 }
 
 fn public_keys(directory: &Path) -> Result<Vec<(KeyId, PublicKey)>, SigningKeyError> {

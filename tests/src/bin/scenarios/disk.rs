@@ -1,15 +1,17 @@
-//! The disk is full: nothing passes that cannot be recorded, and everything works again afterwards.
+//! The disk runs out, or the store goes away: nothing passes that cannot be recorded, and everything works
+//! again afterwards.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use http::StatusCode;
+use anyhow::{Context as _, Result, bail, ensure};
+use http::{Request, StatusCode};
 use recorder_user::model::{Record, UnrecordedSpan};
 use recorder_user::store::Reader;
-use rig::gateway::Options;
+use rig::client::{Protocol, full};
+use rig::gateway::{Gateway, Options};
 use rig::recorder::Recorder;
 use rig::wait::{Level, until};
 use serde_json::json;
@@ -18,7 +20,12 @@ use crate::runner::{Scenario, scenario};
 use crate::scene::Scene;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    vec![scenario!("disk-full-and-free-again", disk_full_and_free_again)]
+    vec![
+        scenario!("disk-full-and-free-again", disk_full_and_free_again),
+        scenario!("disk-below-its-floor", disk_below_its_floor),
+        scenario!("no-inodes-left", no_inodes_left),
+        scenario!("store-deleted-under-the-gateway", store_deleted_under_the_gateway),
+    ]
 }
 
 /// `sre` may read without a record while the store does not work; nobody else may.
@@ -83,6 +90,124 @@ async fn disk_full_and_free_again(scene: Rc<Scene>) -> Result<()> {
     gateway.stop().await
 }
 
+/// Long before a write fails: what is new is refused, what is under way is recorded to its end.
+async fn disk_below_its_floor(scene: Rc<Scene>) -> Result<()> {
+    let disk = SmallDisk::mount(&scene.directory().join("disk"))?;
+    let store = json!({"directory": disk.path().join("store"), "freeSpaceFloor": "8MiB"});
+    let options = Options { config: json!({"store": store}), ..Options::default() };
+    let mut gateway = scene.gateway(&options).await?;
+    scene.plane().namespace("full").await?;
+    let bob = scene.as_user(&gateway, "bob").await?;
+    bob.json("POST", COLLECTION, &config_map("floor")).await?.success()?;
+    let path = format!("{COLLECTION}?watch=true&timeoutSeconds=600");
+    let mut watching = bob.connect(Protocol::Http2).await?;
+    let watch = watching.send(Request::get(path).body(full(""))?).await?;
+    ensure!(watch.status() == StatusCode::OK, "a watch: {}", watch.status());
+
+    disk.fill_but(4 << 20)?;
+    ready(&gateway, false).await?;
+    let (_, metrics) = gateway.health("/metrics").await?;
+    for line in [
+        "decklog_store_state{what=\"low_space\"} 1",
+        "decklog_store_state{what=\"writable\"} 1",
+        "decklog_store_state{what=\"free_floor_bytes\"} 8388608",
+    ] {
+        ensure!(metrics.lines().any(|found| found == line), "no {line} in\n{metrics}");
+    }
+    let refused = bob.json("POST", COLLECTION, &config_map("below")).await?;
+    ensure!(refused.status == StatusCode::SERVICE_UNAVAILABLE, "a create: {}", refused.text());
+    drop(watch);
+    drop(watching);
+
+    disk.free()?;
+    ready(&gateway, true).await?;
+    bob.json("POST", COLLECTION, &config_map("below")).await?.success()?;
+    Recorder::over(&disk.path().join("store"))?.verify().await?;
+    gateway.stop().await
+}
+
+/// There are bytes and no inodes: the store goes on in its segment, and fails when it needs another.
+async fn no_inodes_left(scene: Rc<Scene>) -> Result<()> {
+    let disk = SmallDisk::with(&scene.directory().join("disk"), c"size=64m,nr_inodes=64")?;
+    let store = json!({"directory": disk.path().join("store"), "segmentSize": "1MiB"});
+    let options = Options { config: json!({"store": store}), ..Options::default() };
+    let mut gateway = scene.gateway(&options).await?;
+    scene.plane().namespace("full").await?;
+    let bob = scene.as_user(&gateway, "bob").await?;
+    bob.json("POST", COLLECTION, &config_map("inodes")).await?.success()?;
+
+    disk.use_inodes()?;
+    let (_, metrics) = gateway.health("/metrics").await?;
+    // The gauge may be half a second old; what it is for is to be seen long before.
+    ensure!(metrics.contains("decklog_store_state{what=\"free_files\"}"), "{metrics}");
+    let mut passed = 0;
+    let mut refused = 0;
+    // Each records more than a tenth of a segment that does not compress.
+    for round in 0..40 {
+        let noise = noise(round, 120_000);
+        let object = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("noise-{round}")},
+            "data": {"noise": noise},
+        });
+        match bob.json("POST", COLLECTION, &object).await.map(|reply| reply.status) {
+            Ok(StatusCode::CREATED) => passed += 1,
+            // A refusal that comes before the body was read may close the connection under it.
+            Ok(StatusCode::SERVICE_UNAVAILABLE) | Err(_) => refused += 1,
+            Ok(other) => bail!("round {round}: {other}"),
+        }
+    }
+    ensure!(passed > 0 && refused > 0, "{passed} passed, {refused} were refused");
+    ready(&gateway, false).await?;
+
+    disk.free_inodes()?;
+    ready(&gateway, true).await?;
+    bob.json("POST", COLLECTION, &config_map("again")).await?.success()?;
+    let recorder = Recorder::over(&disk.path().join("store"))?;
+    recorder.verify().await?;
+    gateway.stop().await
+}
+
+/// A file that is deleted takes bytes as before: that must not count as recorded.
+async fn store_deleted_under_the_gateway(scene: Rc<Scene>) -> Result<()> {
+    let store = scene.directory().join("deleted");
+    let options = Options { config: json!({"store": {"directory": store}}), ..Options::default() };
+    let mut gateway = scene.gateway(&options).await?;
+    scene.plane().namespace("full").await?;
+    let bob = scene.as_user(&gateway, "bob").await?;
+    bob.json("POST", COLLECTION, &config_map("seen")).await?.success()?;
+
+    std::fs::remove_dir_all(&store)?;
+    let refused = bob.json("POST", COLLECTION, &config_map("unseen")).await?;
+    ensure!(refused.status == StatusCode::SERVICE_UNAVAILABLE, "a create: {}", refused.text());
+    ready(&gateway, false).await?;
+    let absent = scene.plane().get(&format!("{COLLECTION}/unseen")).await;
+    ensure!(absent.is_err(), "what could not be recorded reached the API server");
+
+    gateway.kill()?;
+    gateway.resume().await?;
+    let bob = scene.as_user(&gateway, "bob").await?;
+    bob.json("POST", COLLECTION, &config_map("unseen")).await?.success()?;
+    Recorder::over(&store)?.verify().await
+}
+
+async fn ready(gateway: &Gateway, ready: bool) -> Result<()> {
+    let what = if ready { "the store works again" } else { "the store is not ready" };
+    until(what, Duration::from_secs(30), async || {
+        let (status, body) = gateway.health("/readyz").await?;
+        let store = !body.contains("[-]store");
+        Ok(Level::when((status == 200, store) == (ready, ready), || format!("{status} {body}")))
+    })
+    .await
+}
+
+/// Text that does not compress, the same for the same seed.
+fn noise(seed: u64, bytes: usize) -> String {
+    let mut text = vec![0; bytes / 2];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes()).finalize_xof().fill(&mut text);
+    text.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn config_map(name: &str) -> serde_json::Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}})
 }
@@ -101,17 +226,15 @@ pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     pub(crate) fn mount(path: &Path) -> Result<Self> {
+        Self::with(path, c"size=24m")
+    }
+
+    fn with(path: &Path, options: &CStr) -> Result<Self> {
         std::fs::create_dir_all(path)?;
         let (kind, target) = (c"tmpfs", CString::new(path.as_os_str().as_encoded_bytes())?);
         // SAFETY: four C strings that outlive the call.
         let result = unsafe {
-            libc::mount(
-                kind.as_ptr(),
-                target.as_ptr(),
-                kind.as_ptr(),
-                0,
-                c"size=24m".as_ptr().cast(),
-            )
+            libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast())
         };
         ensure!(result == 0, "mount a tmpfs: {}", std::io::Error::last_os_error());
         Ok(Self(path.to_owned()))
@@ -133,6 +256,34 @@ impl SmallDisk {
             while file.write_all(&vec![0; size]).is_ok() {}
         }
         Ok(())
+    }
+
+    /// Leaves so many bytes.
+    fn fill_but(&self, bytes: u64) -> Result<()> {
+        self.fill()?;
+        let file = std::fs::File::options().write(true).open(self.filler())?;
+        let length = file.metadata()?.len();
+        file.set_len(length.checked_sub(bytes).context("the disk is smaller")?)?;
+        Ok(())
+    }
+
+    fn inodes(&self) -> PathBuf {
+        self.0.join("inodes")
+    }
+
+    /// Takes all the inodes there are.
+    fn use_inodes(&self) -> Result<()> {
+        std::fs::create_dir(self.inodes())?;
+        for n in 0.. {
+            if std::fs::write(self.inodes().join(n.to_string()), "").is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn free_inodes(&self) -> Result<()> {
+        std::fs::remove_dir_all(self.inodes()).context("remove the files")
     }
 
     pub(crate) fn free(&self) -> Result<()> {

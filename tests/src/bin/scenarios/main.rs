@@ -5,6 +5,8 @@
 //! `N passed, N failed`.
 
 mod account;
+#[cfg(feature = "archive")]
+mod archiving;
 mod attribution;
 mod authentication;
 mod crash;
@@ -98,6 +100,8 @@ fn all() -> Vec<runner::Scenario> {
         disk::scenarios(),
         crash::scenarios(),
         streams::scenarios(),
+        #[cfg(feature = "archive")]
+        archiving::scenarios(),
     ];
     topics.into_iter().flatten().collect()
 }

@@ -20,7 +20,9 @@ fn prepared() -> (World, SegmentId, SegmentId) {
 fn leftovers(world: &World) -> usize {
     let entries = fs::read_dir(world.path().join("segments")).expect("readable");
     let thinner = entries
-        .filter(|entry| entry.as_ref().expect("an entry").path().extension().is_some_and(|e| e == "thin"))
+        .filter(|entry| {
+            entry.as_ref().expect("an entry").path().extension().is_some_and(|e| e == "thin")
+        })
         .count();
     thinner + usize::from(world.path().join("deleting").exists())
 }

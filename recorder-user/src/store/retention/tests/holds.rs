@@ -51,9 +51,9 @@ fn a_hold_outlives_the_segment_that_tells_of_it() {
         world.prune(age(5));
         assert!(world.segments().contains(&segment));
         assert_eq!(world.store().1.holds().expect("readable"), added);
-        let told = world.records().iter().any(|(_, record)| {
-            matches!(record, Record::HoldChanged(changed) if changed.hold == hold)
-        });
+        let told = world.records().iter().any(
+            |(_, record)| matches!(record, Record::HoldChanged(changed) if changed.hold == hold),
+        );
         assert!(told);
     }
     world.sound();
@@ -64,11 +64,8 @@ fn a_release_outlives_the_hold_that_it_ends() {
     let mut world = World::new();
     let held = Agent::new("ann");
     let keeper = Agent::new("bob");
-    let records = [
-        held.visit(world.now(), Effect::Modified),
-        vec![keeper.begins(world.now())],
-    ]
-    .concat();
+    let records =
+        [held.visit(world.now(), Effect::Modified), vec![keeper.begins(world.now())]].concat();
     world.write(records);
     let hold = world.hold(HoldOn::Session(held.session));
     let (store, retention) = world.store();

@@ -6,16 +6,35 @@ use super::*;
 #[derive(Clone, Debug)]
 enum Act {
     /// A session does something; with the last flag it ends.
-    Work { agent: usize, reads: bool, body: u16, ends: bool },
+    Work {
+        agent: usize,
+        reads: bool,
+        body: u16,
+        ends: bool,
+    },
     /// An exchange that goes on into a later segment.
-    Begin { agent: usize },
+    Begin {
+        agent: usize,
+    },
     /// Its end.
     End,
-    Pass { days: u8 },
-    Hold { agent: usize, kind: u8 },
+    Pass {
+        days: u8,
+    },
+    Hold {
+        agent: usize,
+        kind: u8,
+    },
     Release,
-    Prune { age: Option<u8>, reads: Option<u8>, bodies: Option<u8>, small: bool },
-    Restart { crash: bool },
+    Prune {
+        age: Option<u8>,
+        reads: Option<u8>,
+        bodies: Option<u8>,
+        small: bool,
+    },
+    Restart {
+        crash: bool,
+    },
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -71,7 +90,8 @@ impl Play {
             }
             Act::Begin { agent } => {
                 let (agent, mut records) = self.agent(agent);
-                let (exchange, body) = (ExchangeId::new(), b"begun here, and long enough to go".to_vec());
+                let (exchange, body) =
+                    (ExchangeId::new(), b"begun here, and long enough to go".to_vec());
                 records.extend([agent.asks(exchange, now), chunk(exchange, 0, &body)]);
                 self.world.write(records);
                 self.begun.push((agent, exchange, body));

@@ -41,7 +41,8 @@ fn a_dry_run_says_the_same_and_touches_nothing() {
     let records = Agent::new("bob").visit(world.now(), Effect::Modified);
     world.write(records);
     let before = world.records();
-    let preview = super::super::preview(&world.path(), age(5), world.now()).expect("readable");
+    let preview =
+        super::super::preview(&world.path(), age(5), world.now(), None).expect("readable");
     assert_eq!(before, world.records());
     let done = world.prune(age(5));
     assert!(preview.dry_run && !done.dry_run);
@@ -57,7 +58,7 @@ fn the_oldest_go_until_the_store_is_small_enough() {
         segments.push(world.write(records));
     }
     let rules = RetentionRules { size: Some(0), ..RetentionRules::default() };
-    let total = super::super::preview(&world.path(), rules, world.now()).expect("readable");
+    let total = super::super::preview(&world.path(), rules, world.now(), None).expect("readable");
     let one = fs::metadata(segment_file(&world, segments[0])).expect("a file");
     let one = std::os::unix::fs::MetadataExt::blocks(&one) * 512;
     let rules = RetentionRules { size: Some(total.store_bytes - one - 1), ..rules };
@@ -116,7 +117,8 @@ fn what_others_build_on_stays() {
         for mut record in reader.exchange(world.now(), effect, &body) {
             if let Record::ExchangeOpened(opened) = &mut record {
                 opened.head = Some(head("GET"));
-                opened.request = Some(RequestInfo { path: "/api/v1/pods".into(), ..RequestInfo::default() });
+                opened.request =
+                    Some(RequestInfo { path: "/api/v1/pods".into(), ..RequestInfo::default() });
             }
             records.push(record);
         }
@@ -166,10 +168,8 @@ fn what_goes_on_keeps_its_beginning() {
     ];
     let old = world.write(begun.clone());
     world.pass(10 * DAY);
-    let records = vec![
-        chunk(long, 40, second),
-        agent.is_answered(long, world.now(), Effect::Read, &body),
-    ];
+    let records =
+        vec![chunk(long, 40, second), agent.is_answered(long, world.now(), Effect::Read, &body)];
     world.write(records);
     let report = world.prune(age(5));
     assert_eq!((&report.segments[..], &report.thinned[..]), (&[][..], &[old][..]));

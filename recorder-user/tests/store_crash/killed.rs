@@ -1,8 +1,11 @@
+//! The real writer on the real disk, in a process that is killed.
+
 use std::{
     collections::HashSet,
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use tokio::task::JoinSet;
@@ -12,10 +15,12 @@ use recorder_user::{
     store::{Need, Query, Reader, Store, StoreOptions, reindex},
 };
 
-use crate::support::*;
+use crate::{chance::Chance, number, support::*};
 
 const CHILD: &str = "DECKLOG_STORE_TEST_CHILD";
-const KILLS: u64 = 20;
+const KILLS: &str = "DECKLOG_CRASH_KILLS";
+/// So many in one store; then a new one, for every check reads all of it.
+const KILLS_OF_ONE: u64 = 20;
 
 /// Not a test: what the next test runs in a process of its own, to kill it.
 #[test]
@@ -53,10 +58,29 @@ fn child_that_writes_until_it_is_killed() {
     });
 }
 
-/// Runs the writer and kills it after so many acknowledgements; gives those that it named.
-fn write_and_kill(directory: &Path, after: u64) -> HashSet<ExchangeId> {
+/// When a child is killed.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    /// So long after its start, whatever it has come to: mostly in recovery.
+    Early(Duration),
+    /// As soon as it has named so many, and a little later.
+    Acknowledged(u64, Duration),
+}
+
+impl Moment {
+    fn of(kill: u64) -> Self {
+        let mut chance = Chance::of(&[kill]);
+        if chance.one_in(4) {
+            return Self::Early(Duration::from_micros(chance.below(60_000)));
+        }
+        Self::Acknowledged(1 + chance.below(100), Duration::from_micros(chance.below(2000)))
+    }
+}
+
+/// Runs the writer until it is killed; gives what it named as acknowledged.
+fn write_and_kill(directory: &Path, moment: Moment) -> HashSet<ExchangeId> {
     let mut child = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "crash::child_that_writes_until_it_is_killed", "--nocapture"])
+        .args(["--exact", "killed::child_that_writes_until_it_is_killed", "--nocapture"])
         .env(CHILD, directory)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -64,12 +88,21 @@ fn write_and_kill(directory: &Path, after: u64) -> HashSet<ExchangeId> {
         .expect("this program runs");
     let output = BufReader::new(child.stdout.take().expect("piped"));
     let (mut named, mut killed) = (HashSet::new(), false);
+    if let Moment::Early(after) = moment {
+        std::thread::sleep(after);
+        child.kill().expect("it still runs");
+        killed = true;
+    }
     for line in output.lines() {
         let line = line.expect("text");
         // The test harness' own words may stand before the first.
         let Some((_, id)) = line.split_once("ack ") else { continue };
         named.insert(id.parse().expect("a whole line"));
-        if named.len() as u64 >= after && !killed {
+        if let Moment::Acknowledged(count, more) = moment
+            && named.len() as u64 >= count
+            && !killed
+        {
+            std::thread::sleep(more);
             child.kill().expect("it still runs");
             killed = true;
         }
@@ -81,11 +114,22 @@ fn write_and_kill(directory: &Path, after: u64) -> HashSet<ExchangeId> {
 
 #[test]
 fn what_was_acknowledged_survives_kill_9() {
+    let kills = number(KILLS).unwrap_or(40);
+    for first in (0..kills).step_by(usize::try_from(KILLS_OF_ONE).expect("small")) {
+        one_store(first..kills.min(first + KILLS_OF_ONE));
+    }
+}
+
+fn one_store(kills: std::ops::Range<u64>) {
     let directory = tempfile::tempdir().expect("a directory");
     let mut named = HashSet::new();
-    // The moments differ from kill to kill by an arithmetic that hits all phases, not by chance.
-    for kill in 0..KILLS {
-        named.extend(write_and_kill(directory.path(), 1 + kill * 37 % 211));
+    for kill in kills {
+        let moment = Moment::of(kill);
+        named.extend(write_and_kill(directory.path(), moment));
+        if !directory.path().join("segments").is_dir() {
+            assert!(named.is_empty(), "after kill {kill} ({moment:?})");
+            continue;
+        }
         let mut settled = HashSet::new();
         for stored in Reader::open(directory.path()).expect("a store").records() {
             // A record cut short by the kill is the end, not damage, so that nothing is missed.
@@ -94,10 +138,10 @@ fn what_was_acknowledged_survives_kill_9() {
             }
         }
         let missing: Vec<_> = named.difference(&settled).collect();
-        assert!(missing.is_empty(), "after kill {kill}: {missing:?}");
+        assert!(missing.is_empty(), "after kill {kill} ({moment:?}): {missing:?}");
     }
     let (store, recovered) = open(directory.path());
-    assert!(!recovered.clean);
+    assert!(!recovered.clean || recovered.segments == 0);
     assert!(recovered.lost_sessions.len() <= 4, "earlier ones were settled by earlier starts");
     drop(store);
     let report = verify(directory.path()).expect("readable");

@@ -102,11 +102,11 @@ pub struct Tombstone {
 }
 
 impl DeletedSegments {
-    /// Takes in the run that follows this one; gives it back if it does not.
-    pub(in crate::store) fn join(&mut self, next: Self) -> Result<(), Self> {
+    /// Takes in the run that follows this one; false if it does not.
+    pub(in crate::store) fn join(&mut self, next: &Self) -> bool {
         let end = Previous { segment: self.last, hash: self.hash };
         if next.previous != Some(end) {
-            return Err(next);
+            return false;
         }
         (self.last, self.hash) = (next.last, next.hash);
         self.segments += next.segments;
@@ -114,9 +114,9 @@ impl DeletedSegments {
         self.bytes += next.bytes;
         self.to = self.to.max(next.to);
         self.deleted = self.deleted.max(next.deleted);
-        union(&mut self.by, next.by, usize::MAX);
-        union(&mut self.who, next.who, WHO_MAX);
-        Ok(())
+        union(&mut self.by, &next.by, usize::MAX);
+        union(&mut self.who, &next.who, WHO_MAX);
+        true
     }
 
     /// Whether the segment is one of those between the ends.
@@ -130,15 +130,15 @@ impl DeletedRecords {
     pub(in crate::store) fn follow(&mut self, earlier: &Self) {
         let (by, who) = (std::mem::take(&mut self.by), std::mem::take(&mut self.who));
         (self.by, self.who) = (earlier.by.clone(), earlier.who.clone());
-        union(&mut self.by, by, usize::MAX);
-        union(&mut self.who, who, WHO_MAX);
+        union(&mut self.by, &by, usize::MAX);
+        union(&mut self.who, &who, WHO_MAX);
     }
 }
 
-fn union<T: PartialEq>(into: &mut Vec<T>, from: Vec<T>, max: usize) {
+fn union<T: Clone + PartialEq>(into: &mut Vec<T>, from: &[T], max: usize) {
     for value in from {
-        if into.len() < max && !into.contains(&value) {
-            into.push(value);
+        if into.len() < max && !into.contains(value) {
+            into.push(value.clone());
         }
     }
 }

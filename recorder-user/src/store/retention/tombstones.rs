@@ -76,14 +76,10 @@ fn runs(survey: &Survey, plan: &Plan, gone: &Gone, stamp: &Stamp<'_>) -> Vec<Del
     all.sort_by_key(|run| (run.first, std::cmp::Reverse(run.last)));
     let mut joined: Vec<DeletedSegments> = Vec::new();
     for run in all {
-        match joined.last_mut() {
-            Some(before) if before.spans(run.last) => {}
-            Some(before) => {
-                if let Err(run) = before.join(run) {
-                    joined.push(run);
-                }
-            }
-            None => joined.push(run),
+        let taken =
+            joined.last_mut().is_some_and(|before| before.spans(run.last) || before.join(&run));
+        if !taken {
+            joined.push(run);
         }
     }
     joined.retain(|run| {

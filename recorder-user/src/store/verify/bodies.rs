@@ -35,7 +35,6 @@ pub(super) enum Whose {
     Begun,
 }
 
-#[derive(Default)]
 struct Body {
     hasher: Box<blake3::Hasher>,
     bytes: u64,
@@ -78,7 +77,7 @@ impl Bodies {
         if self.passes(chunk.exchange) {
             return;
         }
-        let body = self.open.entry((chunk.exchange, chunk.direction)).or_insert_with(Body::new);
+        let body = self.open.entry((chunk.exchange, chunk.direction)).or_default();
         body.is_contiguous &= chunk.offset == body.bytes;
         body.is_ordered &= chunk.offset >= body.end;
         body.end = chunk.offset.saturating_add(chunk.data.len() as u64);
@@ -98,7 +97,7 @@ impl Bodies {
         for (direction, facts) in
             [(Direction::Request, &settled.request), (Direction::Response, &settled.response)]
         {
-            let body = self.open.remove(&(settled.exchange, direction)).unwrap_or_else(Body::new);
+            let body = self.open.remove(&(settled.exchange, direction)).unwrap_or_default();
             // A store that failed meanwhile lost chunks, and the outcome says so.
             if settled.ending == Ending::RecorderFailed || settled.unrecorded {
                 continue;
@@ -118,11 +117,14 @@ impl Bodies {
     }
 }
 
-impl Body {
-    fn new() -> Self {
-        Self { is_contiguous: true, is_ordered: true, ..Self::default() }
+impl Default for Body {
+    fn default() -> Self {
+        let hasher = Box::default();
+        Self { hasher, bytes: 0, end: 0, is_contiguous: true, is_ordered: true }
     }
+}
 
+impl Body {
     /// Whether what is there can be what deletion left.
     fn may_be_part_of(&self, facts: &BodyFacts) -> bool {
         self.is_ordered && self.end <= facts.stored_bytes && self.bytes < facts.stored_bytes

@@ -43,10 +43,10 @@ pub struct DeletedSegments {
     pub first: SegmentId,
     /// The last of them.
     pub last: SegmentId,
-    /// What `first` said of the segment before it.
-    pub previous: Option<Previous>,
     /// The last hash of `last`: what its successor's header says.
     pub hash: ChainHash,
+    /// What `first` said of the segment before it.
+    pub previous: Option<Previous>,
     /// How many they were.
     pub segments: u64,
     /// How many records they had.

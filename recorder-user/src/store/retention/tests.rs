@@ -1,4 +1,5 @@
 mod crash;
+mod encrypted;
 mod holds;
 mod random;
 mod rules;
@@ -19,7 +20,8 @@ use super::{PruneOrder, PruneReport, Retention, RetentionRules};
 use crate::{
     model::*,
     store::{
-        Need, Position, Query, Reader, Store, StoreOptions, VerifyReport, reindex, signing, verify,
+        Need, Position, Query, Reader, Store, StoreOptions, VerifyReport, encryption::KeySource,
+        reindex, signing, verify,
     },
 };
 
@@ -31,6 +33,7 @@ struct World {
     directory: tempfile::TempDir,
     clock: Arc<AtomicI64>,
     open: Option<(Store, Arc<Retention>)>,
+    encryption: Option<KeySource>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -39,7 +42,7 @@ impl World {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let directory = tempfile::tempdir().expect("a directory");
         let clock = Arc::new(AtomicI64::new(START));
-        Self { directory, clock, open: None, runtime }
+        Self { directory, clock, open: None, encryption: None, runtime }
     }
 
     fn path(&self) -> PathBuf {
@@ -58,10 +61,12 @@ impl World {
     /// Opens the store if it is not open. Each write ends its segment.
     fn store(&mut self) -> &(Store, Arc<Retention>) {
         let (path, clock) = (self.path(), Arc::clone(&self.clock));
+        let encryption = self.encryption.clone();
         self.open.get_or_insert_with(|| {
             let options = StoreOptions {
                 segment_bytes_max: 1,
                 sync_interval: Duration::from_millis(5),
+                encryption,
                 ..StoreOptions::new(path)
             };
             let now = move || Timestamp::from_micros(clock.load(Ordering::Relaxed));

@@ -88,6 +88,10 @@ async fn retention_on_request(scene: Rc<Scene>) -> Result<()> {
     ensure!(done[0]["dryRun"] == false && done[0]["records"] == 1, "{done:?}");
     let report = gone(&gateway).await?;
     ensure!(report["prunedRecords"] == 1 && report["partialBodies"] == 1, "{report}");
+    let rows = recorder.search(&["--principal", "alice"]).await?;
+    let exchange = rows[0]["exchange"].as_str().context("an id")?;
+    let shown = recorder.run(&["show", exchange]).await?;
+    ensure!(shown.stdout.contains("not there any more"), "{shown:?}");
     let text = recorder.run(&["verify"]).await?;
     ensure!(text.stdout.contains("deleted  1 record") && text.success(), "{text:?}");
     gateway.stop().await?;

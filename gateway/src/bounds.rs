@@ -103,8 +103,12 @@ pub const REVOCATION_CHECK: Duration = Duration::from_secs(1);
 
 /// Connections to the admin socket; a further one waits.
 pub const ADMIN_CONNECTIONS_MAX: usize = 16;
-/// How long one connection to the admin socket may last.
+/// How long an answer on the admin socket may take.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one connection to the admin socket may last: so long a deletion may take.
+pub const ADMIN_LIFETIME: Duration = Duration::from_secs(60 * 60);
+/// Bytes of a legal hold's reason, or of the task or principal that it is on; more is refused.
+pub const HOLD_WORD_BYTES_MAX: usize = 1024;
 /// Bytes of a request's body on the admin socket; more is refused.
 pub const ADMIN_BODY_BYTES_MAX: usize = 4096;
 /// Bytes of the reason of a kill; more is refused.

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use recorder_user::{
     model::{ConnectionClosed, Ending, SessionId},
     redact::RedactKey,
-    store::{LiveRows, Recorder},
+    store::{LiveRows, Recorder, Retention},
     witness::Witness,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -82,6 +82,8 @@ pub struct Gateway {
     pub live: Arc<LiveStreams>,
     /// Outcomes that the store did not take.
     pub late: Arc<LateOutcomes>,
+    /// Deletes what need not be kept, and keeps legal holds.
+    pub retention: Arc<Retention>,
     /// Digests what is redacted.
     pub redact_key: Arc<RedactKey>,
     /// Counters.

@@ -108,6 +108,7 @@ async fn ready(gateway: &Gateway, verbose: bool) -> Response<Full<Bytes>> {
 fn refresh(gateway: &Gateway) {
     gateway.metrics.set_sessions(gateway.sessions.count());
     gateway.metrics.set_store(&gateway.recorder.health());
+    gateway.metrics.set_retention(&gateway.retention.health());
     gateway.metrics.set_witness(&gateway.witness.stats());
     gateway.metrics.set_identity(&gateway.identifier.stats(Timestamp::now()));
     gateway.archiving.count(&gateway.metrics);

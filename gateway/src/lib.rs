@@ -26,6 +26,7 @@ pub mod live;
 pub mod metrics;
 pub mod open;
 pub mod policy;
+mod pruning;
 pub mod redact_key;
 pub mod refusals;
 pub mod refuse;

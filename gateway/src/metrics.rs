@@ -8,7 +8,7 @@ use prometheus::{
 };
 use recorder_user::{
     model::{AccountState, ConnectionClosed, ExchangeSettled, Timing},
-    store::StoreHealth,
+    store::{RetentionHealth, StoreHealth},
     witness::WitnessStats,
 };
 
@@ -43,6 +43,9 @@ pub struct Metrics {
     unaccounted_bytes: IntCounterVec,
     witness: GaugeVec,
     identity: GaugeVec,
+    pruned_segments: IntCounterVec,
+    pruned_bytes: IntCounterVec,
+    held_sessions: IntGauge,
     #[cfg(feature = "archive")]
     archive: GaugeVec,
     #[cfg(feature = "archive")]
@@ -143,6 +146,24 @@ impl Metrics {
                 "decklog_identity_state",
                 "Token verification: cache_hits, cache_misses, cache_entries, key_fetches, key_failures, keys",
                 &["what"],
+            )?,
+            pruned_segments: counter(
+                &registry,
+                "decklog_store_pruned_segments_total",
+                "Segments that retention deleted whole",
+                &[],
+            )?,
+            pruned_bytes: counter(
+                &registry,
+                "decklog_store_pruned_bytes_total",
+                "Bytes of the disk of segments that retention deleted whole, and of the payloads of other \
+                 records that it deleted",
+                &[],
+            )?,
+            held_sessions: gauge(
+                &registry,
+                "decklog_store_held_sessions",
+                "Sessions in the store that legal holds keep, when retention last looked",
             )?,
             #[cfg(feature = "archive")]
             archive: float_gauges(
@@ -296,6 +317,17 @@ impl Metrics {
         ] {
             self.identity.with_label_values(&[what]).set(number(value));
         }
+    }
+
+    /// Sets what retention counts.
+    pub fn set_retention(&self, health: &RetentionHealth) {
+        for (counter, total) in
+            [(&self.pruned_segments, health.segments), (&self.pruned_bytes, health.bytes)]
+        {
+            let counter = counter.with_label_values::<&str>(&[]);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
+        self.held_sessions.set(i64::try_from(health.held_sessions).unwrap_or(i64::MAX));
     }
 
     /// Sets what the archiver counts; without one these metrics have no values.

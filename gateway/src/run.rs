@@ -5,7 +5,10 @@ use std::{collections::HashMap, path::Path, sync::Arc};
 use anyhow::Context as _;
 use recorder_user::{
     model::{GatewayStarted, GatewayStopped, Record, Timestamp},
-    store::{Need, Recorder, Recovered, Store, StoreOptions, signing::keys_directory},
+    store::{
+        MayGo, Need, Recorder, Recovered, Store, StoreOptions, archive::is_archived,
+        signing::keys_directory,
+    },
     witness::{Mode, Witness, WitnessOptions},
 };
 use tokio::{
@@ -26,7 +29,7 @@ use crate::{
     live::LiveStreams,
     metrics::Metrics,
     policy::{PolicySource, PolicyStore},
-    redact_key,
+    pruning, redact_key,
     refusals::Refusals,
     sessions::Sessions,
     unrecorded::Unrecorded,
@@ -165,6 +168,7 @@ async fn start(
         Arc::new(Sessions::resume(recovered.open_sessions, config.sessions.idle, recorder.clone()));
     let policies = Arc::new(policies);
     let live = LiveStreams::new(Arc::clone(&policies), Arc::clone(&identifier), recorder.clone());
+    let retention = Arc::new(store.retention(archived_only(config)));
     let gateway = Arc::new(Gateway {
         id: store.gateway_id().to_string(),
         clusters,
@@ -179,6 +183,7 @@ async fn start(
         upgrades: Upgrades::new(config.sessions.streams),
         live,
         late: Arc::new(LateOutcomes::default()),
+        retention: Arc::clone(&retention),
         redact_key,
         metrics,
         refusals: Refusals::default(),
@@ -188,6 +193,10 @@ async fn start(
         stop: stop.clone(),
     });
     spawn_background(&gateway, &certificate);
+    if let Some(kept) = config.store.retention {
+        let pruning = pruning::prune_at_intervals(retention, tasks.clone(), kept, stop.clone());
+        tasks.spawn(pruning);
+    }
     let health_stop = CancellationToken::new();
     if let Some(listener) = health_listener {
         tasks.spawn(health::serve(Arc::clone(&gateway), listener, health_stop.clone()));
@@ -196,6 +205,13 @@ async fn start(
     tasks.spawn(accept::serve(Arc::clone(&gateway), wiring, listener, certificate));
     tracing::info!(listen = %config.listen, policy_set, "serving");
     Ok(Running { gateway, gateway_id: store.gateway_id(), recorder, health_stop, connections })
+}
+
+/// Where there is an archive only what is in it may be deleted.
+fn archived_only(config: &Config) -> Option<MayGo> {
+    config.archive.as_ref()?;
+    let store = config.store.directory.clone();
+    Some(Arc::new(move |segment| is_archived(&store, segment)))
 }
 
 fn wiring(witness: &Witness, recorder: &Recorder, metrics: &Arc<Metrics>) -> Wiring {

@@ -2,7 +2,7 @@
 //! or the `recorder` command, and is short enough to be read before it is believed.
 //!
 //! `recorder-verify STORE|BUNDLE|SEGMENT.seg... [PUBLIC-KEY.pub...]` checks headers, checksums, the chain of
-//! digests, links between segments, checkpoints, seals, endorsements and stubs (rules 1 to 6). It does not unpack
+//! digests, links between segments, checkpoints, seals, endorsements, tombstones and stubs (rules 1 to 6). It does not unpack
 //! payloads, so it does not compare bodies with the hashes in their outcomes (rule 7).
 //! Exit code 0: everything fits; 1: the first file and offset that do not; 2: wrong usage.
 
@@ -39,7 +39,20 @@ struct Verifier {
     /// Version, file, segment, last hash and length of the segment before.
     before: Option<(u64, PathBuf, String, String, usize)>,
     hash: [u8; 32],
+    /// What tombstones say is gone: runs of segments, and records by segment, count and hash.
+    runs: Vec<Run>,
+    thinned: Vec<[String; 3]>,
+    /// The stubs of this segment: where the first is, how many, and their digests.
+    missing: (Option<usize>, u64, blake3::Hasher),
     checked: Checked,
+}
+
+/// A run of deleted segments: first and last, last hash, and what came before it.
+struct Run {
+    first: String,
+    last: String,
+    hash: String,
+    previous: Option<(String, String)>,
 }
 
 /// What a statement must say of everything before it: segment, records, bytes, hash.
@@ -100,6 +113,7 @@ pub(crate) fn verify(targets: &[PathBuf], keys: &[VerifyingKey]) -> Result<Check
         }
     }
     files.sort_by_key(|path| path.file_name().map(ToOwned::to_owned));
+    verifier.read_tombstones(&files);
     files.iter().try_for_each(|file| verifier.segment(file))?;
     Ok(verifier.checked)
 }
@@ -107,6 +121,73 @@ pub(crate) fn verify(targets: &[PathBuf], keys: &[VerifyingKey]) -> Result<Check
 impl Verifier {
     fn trust(&mut self, key: VerifyingKey) {
         self.keys.insert(hex(&blake3::hash(key.as_bytes()).as_bytes()[..8]), key);
+    }
+
+    /// Takes in what the tombstones of all files say, which come after what they are about.
+    fn read_tombstones(&mut self, files: &[PathBuf]) {
+        let mut tombstones = Vec::new();
+        for bytes in files.iter().filter_map(|file| fs::read(file).ok()) {
+            let Some(Header { length: mut at, .. }) = header(&bytes) else { continue };
+            while let (Some(length), Some(kind)) =
+                (number(&bytes, at, 4), number(&bytes, at + 8, 4))
+            {
+                let end = at + 12 + length as usize;
+                let Some(payload) = bytes.get(at + 12..end) else { break };
+                match kind {
+                    66 => tombstones.push(payload.to_owned()),
+                    // A bad one makes nothing trusted, and is found when it is checked.
+                    67 => drop(self.endorsement(payload)),
+                    _ => {}
+                }
+                at = end + 32;
+            }
+        }
+        for payload in tombstones {
+            if let Ok(json) = self.tombstone(&payload) {
+                self.bury(json);
+            }
+        }
+    }
+
+    /// Notes what a tombstone says.
+    fn bury(&mut self, json: &str) {
+        let Some((segments, records)) = json.split_once("\"records\":[") else { return };
+        for run in segments.split("{\"first\":").skip(1) {
+            let run = format!("\"first\":{run}");
+            let Some((own, rest)) = run.split_once("\"previous\":") else { continue };
+            let text = |part, name| field(part, name).map(ToOwned::to_owned);
+            let previous = text(rest, "segment").zip(text(rest, "hash"));
+            let run = text(own, "first").zip(text(own, "last")).zip(text(own, "hash"));
+            let Some(((first, last), hash)) = run else { continue };
+            let sound = previous.as_ref().is_none_or(|(before, _)| *before < first);
+            if first <= last && sound && previous.is_some() != rest.starts_with("null") {
+                self.runs.push(Run { first, last, hash, previous });
+            }
+        }
+        for entry in records.split("{\"segment\":").skip(1) {
+            let entry = format!("\"segment\":{entry}");
+            let words = ["segment", "count", "digestOf"].map(|name| field(&entry, name));
+            if let [Some(segment), Some(count), Some(digests)] = words {
+                self.thinned.push([segment, count, digests].map(ToOwned::to_owned));
+            }
+        }
+    }
+
+    /// Whether tombstones speak of everything between a segment's predecessor and the one that is there.
+    fn is_bridged(&self, from: (&str, &str), to: Option<(&str, &str)>) -> bool {
+        let mut at = Some(from);
+        while at != to {
+            let Some((id, hash)) = at else { return false };
+            let beyond = |run: &Run| to.is_none_or(|(to, _)| *run.first > *to);
+            let runs = self.runs.iter().filter(|run| run.last == id && run.hash == hash);
+            let longest = runs.max_by_key(|run| (beyond(run), std::cmp::Reverse(&run.first)));
+            let Some(run) = longest else { return false };
+            if !beyond(run) {
+                return to.is_some_and(|(to, _)| *to <= *run.last);
+            }
+            at = run.previous.as_ref().map(|(id, hash)| (&id[..], &hash[..]));
+        }
+        true
     }
 
     fn segment(&mut self, path: &Path) -> Result<(), Bad> {
@@ -122,10 +203,20 @@ impl Verifier {
             let here = [header.segment, &records.to_string(), &at.to_string(), &hex(&self.hash)];
             let record = self.record(header.version, &bytes[at..], here);
             let (kind, length) = record.map_err(|why| bad(path, at, why))?;
+            if self.missing.1 > 0 {
+                self.missing.0.get_or_insert(at);
+            }
             self.hash.copy_from_slice(&bytes[at..at + length][length - 32..]);
             (at, records, sealed) = (at + length, records + 1, kind == 65);
         }
         let (segment, hash) = (header.segment.to_owned(), hex(&self.hash));
+        if let (Some(first), count, digests) = std::mem::take(&mut self.missing) {
+            let digests = hex(digests.finalize().as_bytes());
+            let missing = [segment.clone(), count.to_string(), digests];
+            if self.bundle.is_none() && !self.thinned.contains(&missing) {
+                return Err(bad(path, first, "records were taken out, and no tombstone says so"));
+            }
+        }
         if let Some(list) = &self.bundle {
             let entry = format!("{{\"segment\":\"{segment}\",\"bytes\":{at},\"hash\":\"{hash}\"");
             if !list.contains(&entry) {
@@ -157,6 +248,12 @@ impl Verifier {
                 }
             }
             (_, Some(_)) if self.partial => self.checked.gaps += 1,
+            (before, Some((Some(id), Some(hash)))) => {
+                let before = before.as_ref().map(|(_, _, id, hash, _)| (&id[..], &hash[..]));
+                if !self.is_bridged((id, hash), before) {
+                    return no("the segment before it is missing");
+                }
+            }
             _ => return no("the segment before it is missing, or it is not the first"),
         }
         Ok(())
@@ -193,13 +290,17 @@ impl Verifier {
         }
         self.checked.stubs += u64::from(stub);
         match kind {
-            _ if stub && (self.bundle.is_none() || payload[32..].iter().any(|byte| *byte != 0)) => {
-                return Err("the record was taken out".into());
+            _ if stub && payload[32..].iter().any(|byte| *byte != 0) => {
+                return Err("a stub is not followed by zeros".into());
             }
-            _ if stub => {}
+            _ if stub => {
+                self.missing.1 += 1;
+                self.missing.2.update(digest);
+            }
             64 => self.statement(payload, here, "decklog checkpoint 2\n")?,
             65 if version == 1 => totals(payload, here).map(drop)?,
             65 => self.statement(payload, here, "decklog seal 2\n")?,
+            66 => self.tombstone(payload).map(drop)?,
             67 => self.endorsement(payload)?,
             _ => {}
         }
@@ -220,6 +321,20 @@ impl Verifier {
         self.checked.signatures += 1;
         self.checked.unsigned = 0;
         Ok(())
+    }
+
+    /// A tombstone, if a trusted key signed it; without any key it is believed.
+    fn tombstone<'a>(&self, payload: &'a [u8]) -> Result<&'a str, String> {
+        let (signature, json) = payload.split_first_chunk().ok_or("it is too short")?;
+        let text = str::from_utf8(json).map_err(|_| "it is no JSON")?;
+        let by = field(text, "key").ok_or("it does not name its key")?;
+        if self.keys.is_empty() {
+            return Ok(text);
+        }
+        let key = self.keys.get(by).ok_or(format!("it is signed by {by}: not trusted"))?;
+        let message = [b"decklog tombstone 2\n", json].concat();
+        let good = key.verify_strict(&message, &Signature::from_bytes(signature));
+        good.map(|()| text).map_err(|_| format!("the signature is not that of {by}"))
     }
 
     /// By a key that is trusted, an endorsement makes another one trusted.

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::unix::UCred;
 
-use super::{KilledView, SessionList, access, rows};
+use super::{KilledView, SessionList, access, keeper, rows};
 use crate::{
-    bounds::{ADMIN_BODY_BYTES_MAX, KILL_REASON_BYTES_MAX},
+    bounds::{ADMIN_BODY_BYTES_MAX, ADMIN_LIFETIME, ADMIN_TIMEOUT, KILL_REASON_BYTES_MAX},
     gateway::Gateway,
     sessions::KillOrder,
 };
@@ -25,7 +25,15 @@ pub(super) async fn answer(
     user: UCred,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
-    let answered = route(gateway, user, request).await;
+    let patience =
+        if matches!(request.uri().path(), "/prune") || request.uri().path().starts_with("/holds") {
+            ADMIN_LIFETIME
+        } else {
+            ADMIN_TIMEOUT
+        };
+    let late = || fault(StatusCode::GATEWAY_TIMEOUT, "there is no answer in time");
+    let answered = tokio::time::timeout(patience, route(gateway, user, request)).await;
+    let answered = answered.unwrap_or_else(|_| late());
     let mut response =
         answered.unwrap_or_else(|(status, message)| json(status, &json!({"error": message})));
     response.headers_mut().insert(VERSION_HEADER, HeaderValue::from(ROWS_VERSION));
@@ -41,6 +49,16 @@ async fn route(gateway: &Gateway, user: UCred, request: Request<Incoming>) -> An
         (&Method::DELETE, _, Some(id), _) => kill(gateway, user.uid(), id, body).await,
         (&Method::POST, "/accesses", ..) => {
             access::announce(gateway, user, &read(body).await?).await
+        }
+        (&Method::POST, "/prune", ..) => {
+            keeper::prune(gateway, user.uid(), &read(body).await?).await
+        }
+        (&Method::POST, "/holds", ..) => {
+            keeper::hold(gateway, user.uid(), &read(body).await?).await
+        }
+        (&Method::DELETE, path, ..) if path.starts_with("/holds/") => {
+            let id = path.strip_prefix("/holds/").unwrap_or_default();
+            keeper::release(gateway, user.uid(), id).await
         }
         (&Method::GET, "/rows", ..) => rows::ready(&gateway.rows).await,
         (&Method::GET, "/rows/ids", ..) => rows::ids(&gateway.rows, query).await,

@@ -6,11 +6,12 @@
 //! |---|---|
 //! | `GET /sessions` | the open sessions with their live streams |
 //! | `DELETE /sessions/ID`, with `{"why": "…"}` or nothing | kills the session; 404 when none of this id is open |
-//! | `POST /accesses`, `GET /rows…` | see [`recorder_user::socket`] |
+//! | `POST /accesses`, `GET /rows…`, `POST /prune`, `POST /holds`, `DELETE /holds/ID` | see [`recorder_user::socket`] |
 
 mod access;
 mod answer;
 pub mod client;
+mod keeper;
 mod rows;
 mod socket;
 mod users;
@@ -31,7 +32,7 @@ pub use self::{
     view::{KilledView, LiveView, SessionList, SessionView},
 };
 use crate::{
-    bounds::{ADMIN_CONNECTIONS_MAX, ADMIN_TIMEOUT, HEAD_TIMEOUT},
+    bounds::{ADMIN_CONNECTIONS_MAX, ADMIN_LIFETIME, HEAD_TIMEOUT},
     gateway::Gateway,
 };
 
@@ -57,7 +58,7 @@ pub async fn serve(gateway: Arc<Gateway>, socket: AdminSocket, stop: Cancellatio
             tokio::select! {
                 // cancel-safe: an answer may be lost when the gateway stops; what it says is done.
                 () = stop.cancelled() => {}
-                _ = tokio::time::timeout(ADMIN_TIMEOUT, converse(gateway, stream, user)) => {}
+                _ = tokio::time::timeout(ADMIN_LIFETIME, converse(gateway, stream, user)) => {}
             }
         });
     }

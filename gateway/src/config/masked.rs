@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Archive, Cluster, Config, Credential, Issuer, units};
+use recorder_user::store::RetentionRules;
+
+use super::{Archive, Cluster, Config, Credential, Issuer, Retention, units};
 
 pub(super) fn text(config: &Config) -> String {
     let keys = &config.authentication.keys;
@@ -43,6 +45,9 @@ pub(super) fn text(config: &Config) -> String {
     if let Some(encryption) = &config.store.encryption {
         sections["store"]["encryption"] = json!(encryption);
     }
+    if let Some(kept) = &config.store.retention {
+        sections["store"]["retention"] = retention(kept);
+    }
     if let Some(floor) = config.store.free_floor_bytes {
         sections["store"]["freeSpaceFloor"] = json!(units::size_text(floor));
     }
@@ -59,6 +64,20 @@ pub(super) fn text(config: &Config) -> String {
         sections["policy"]["recording"] = json!(recording.display().to_string());
     }
     serde_saphyr::to_string(&sections).unwrap_or_else(|error| format!("# {error}\n"))
+}
+
+fn retention(retention: &Retention) -> Value {
+    let RetentionRules { age, size, reads, bodies_of_reads } = retention.rules;
+    let times = [("age", age), ("reads", reads), ("bodiesOfReads", bodies_of_reads)];
+    let mut words: Map<_, _> = times
+        .into_iter()
+        .filter_map(|(key, time)| Some((key.to_owned(), json!(units::duration_text(time?)))))
+        .collect();
+    if let Some(size) = size {
+        words.insert("size".into(), json!(units::size_text(size)));
+    }
+    words.insert("interval".into(), json!(units::duration_text(retention.interval)));
+    Value::Object(words)
 }
 
 fn archive(archive: &Archive) -> Value {

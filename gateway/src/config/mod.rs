@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use recorder_user::store::{IndexBackend, encryption::KeySource};
+use recorder_user::store::{IndexBackend, RetentionRules, encryption::KeySource};
 
 use crate::upgrade::Limits;
 
@@ -118,6 +118,17 @@ pub struct Store {
     pub record_access: bool,
     /// How long records may stay unsigned.
     pub checkpoint_interval: Duration,
+    /// What is deleted; none where everything is kept.
+    pub retention: Option<Retention>,
+}
+
+/// What is kept for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// The rules.
+    pub rules: RetentionRules,
+    /// How often it is looked what they do not keep.
+    pub interval: Duration,
 }
 
 /// The directories of Cedar policies.

@@ -38,6 +38,17 @@ pub(super) struct Store {
     pub(super) segment_age: Option<String>,
     pub(super) encryption: Option<Encryption>,
     pub(super) checkpoint_interval: Option<String>,
+    pub(super) retention: Option<Retention>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Retention {
+    pub(super) age: Option<String>,
+    pub(super) size: Option<String>,
+    pub(super) reads: Option<String>,
+    pub(super) bodies_of_reads: Option<String>,
+    pub(super) interval: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -408,6 +408,30 @@ fn the_effective_configuration_reads_back() {
     assert_eq!(again.masked(), masked);
 }
 
+#[test]
+fn retention_has_rules_or_is_not_there() {
+    let with = |retention: &str| format!("store: {{directory: data, retention: {retention}}}");
+    let place = Place::new();
+    assert_eq!(place.load(GOOD).expect("good").store.retention, None);
+    let text = with("{age: 90d, size: 200GiB, bodiesOfReads: 7d}");
+    let text = GOOD.replace("store: {directory: data}", &text);
+    let config = place.load(&text).expect("good");
+    let kept = config.store.retention.expect("asked for");
+    let days = |days: u64| Some(Duration::from_secs(days * 24 * 60 * 60));
+    assert_eq!((kept.rules.age, kept.rules.bodies_of_reads), (days(90), days(7)));
+    assert_eq!((kept.rules.size, kept.rules.reads), (Some(200 << 30), None));
+    assert_eq!(kept.interval, Duration::from_secs(3600));
+    assert!(config.masked().contains("bodiesOfReads: 7d"), "{}", config.masked());
+    for (bad, keys) in [
+        ("{}", &["store.retention"][..]),
+        ("{interval: 1h}", &["store.retention"]),
+        ("{age: forever}", &["store.retention.age"]),
+        ("{size: 1KiB, reads: 0s}", &["store.retention.reads", "store.retention.size"]),
+    ] {
+        check("store: {directory: data}", &with(bad), keys);
+    }
+}
+
 const ARCHIVE: &str = "store: {directory: data}
 archive:
   url: s3://audit/decklog

@@ -2,14 +2,14 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
-use recorder_user::store::{IndexBackend, encryption::KeySource};
+use recorder_user::store::{IndexBackend, RetentionRules, encryption::KeySource};
 use serde_json::{Map, Value};
 
 use crate::upgrade::Limits;
 
 use super::{
-    Admin, Config, Health, LoadConfigError, PolicyDirectories, ServerTls, Sessions, Store,
-    WitnessMode, archive, authentication,
+    Admin, Config, Health, LoadConfigError, PolicyDirectories, Retention, ServerTls, Sessions,
+    Store, WitnessMode, archive, authentication,
     clusters::{self, Environment, readable},
     problem::Problems,
     raw, units,
@@ -160,7 +160,9 @@ fn store(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Opt
         problems,
     );
     let encryption = raw.encryption.and_then(|raw| encryption(raw, directory, problems));
+    let retention = raw.retention.and_then(|raw| retention(raw, problems));
     Some(Store {
+        retention,
         encryption,
         segment_age_max,
         checkpoint_interval,
@@ -173,6 +175,40 @@ fn store(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Opt
         // Who reads recordings is part of what an auditor asks.
         record_access: raw.record_access.unwrap_or(true),
     })
+}
+
+fn retention(raw: raw::Retention, problems: &mut Problems) -> Option<Retention> {
+    const SECOND: Duration = Duration::from_secs(1);
+    const YEARS: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    const EXBIBYTE: u64 = 1 << 60;
+    let mut age = |key: &str, given: Option<String>| {
+        let key = format!("store.retention.{key}");
+        given.map(|given| units::duration_key(&key, Some(given), YEARS, SECOND..=YEARS, problems))
+    };
+    let (reads, bodies_of_reads) =
+        (age("reads", raw.reads), age("bodiesOfReads", raw.bodies_of_reads));
+    let age = age("age", raw.age);
+    let size = raw.size.map(|given| {
+        let key = "store.retention.size";
+        units::size_key(key, Some(given), EXBIBYTE, 1 << 20..=EXBIBYTE, problems)
+    });
+    // An hour is little against the days that records are kept, and much against what looking takes.
+    let interval = units::duration_key(
+        "store.retention.interval",
+        raw.interval,
+        Duration::from_secs(60 * 60),
+        SECOND..=Duration::from_secs(24 * 60 * 60),
+        problems,
+    );
+    let rules = RetentionRules { age, size, reads, bodies_of_reads };
+    if rules.is_empty() {
+        problems.add(
+            "store.retention",
+            "keeps everything; write at least one of age, size, reads, bodiesOfReads",
+        );
+        return None;
+    }
+    Some(Retention { rules, interval })
 }
 
 fn encryption(

@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::units::{When, parse_duration, parse_speed, parse_when};
+use super::units::{When, parse_duration, parse_size, parse_speed, parse_when};
 
 /// Shows, replays and checks what agents and people did to Kubernetes through a Decklog gateway.
 #[derive(Debug, Parser)]
@@ -202,6 +202,32 @@ Examples:
         /// The session.
         session: String,
     },
+    /// Delete what need not be kept any more: by age, by size, or by what it is.
+    #[command(after_help = "\
+Deletes whole finished segments, oldest first, and single records where the rest of a segment is to stay. A signed
+tombstone takes the place of what goes, so that the store verifies, and verify says what is gone. Legal holds keep
+what they are on. Where there is an archive only what is in it goes. A running gateway is asked to do it.
+
+Examples:
+  recorder prune --older-than 90d --dry-run
+  recorder prune --max-size 200GiB
+  recorder prune --older-than 7d --scope read-bodies")]
+    Prune(PruneArgs),
+    /// Keep what a session, task or principal did from being deleted; list and release such holds.
+    #[command(after_help = "\
+Holds are records of the store: who added and who released them is evidence too. A hold beats every rule of
+retention, and keeps a session from being erased.
+
+Examples:
+  recorder hold add --session 3f9a --reason 'case 17'
+  recorder hold add --principal alice --reason 'case 17'
+  recorder hold ls
+  recorder hold release 9b1c")]
+    Hold {
+        /// What to do.
+        #[command(subcommand)]
+        verb: HoldVerb,
+    },
     /// Delete the index and build it again from the segments. The gateway must not be running.
     #[command(
         after_help = "The segments are the truth; the index only makes reading fast. No record is touched."
@@ -226,6 +252,61 @@ Examples:
 T1 counts bytes by socket in eBPF; T5 asks the kernel by file descriptor (TCP_INFO); Off is no witness.
 Hooks that did not attach are listed with the kernel's error.")]
     Witness,
+}
+
+/// What `prune` takes.
+#[derive(Args, Debug)]
+#[command(group(clap::ArgGroup::new("rule").required(true).multiple(true).args(["older_than", "max_size"])))]
+pub struct PruneArgs {
+    /// What is older goes.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub older_than: Option<Duration>,
+    /// The oldest segments go until the store takes no more than this of the disk.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub max_size: Option<u64>,
+    /// Of what is older only this goes.
+    #[arg(long, value_enum, requires = "older_than")]
+    pub scope: Option<ScopeWord>,
+    /// Only say what would go.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// The scope's word, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ScopeWord {
+    /// Exchanges that only read.
+    Reads,
+    /// Bodies of exchanges that only read.
+    ReadBodies,
+}
+
+/// What is done with legal holds.
+#[derive(Clone, Debug, Subcommand)]
+pub enum HoldVerb {
+    /// List the holds, released ones too.
+    Ls,
+    /// Add a hold.
+    #[command(group(clap::ArgGroup::new("on").required(true).args(["session", "task", "principal"])))]
+    Add {
+        /// On this session.
+        #[arg(long, value_name = "ID")]
+        session: Option<String>,
+        /// On all that is done for this task.
+        #[arg(long)]
+        task: Option<String>,
+        /// On all that this username or subject does.
+        #[arg(long, value_name = "NAME")]
+        principal: Option<String>,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Release a hold.
+    Release {
+        /// The hold.
+        hold: String,
+    },
 }
 
 /// What is done with keys.

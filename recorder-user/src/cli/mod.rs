@@ -17,12 +17,15 @@ mod export;
 mod extra;
 mod follow;
 mod frame_json;
+mod hold;
 mod json;
+mod keeper;
 mod keys;
 mod library;
 mod ls;
 mod outlet;
 mod place;
+mod prune;
 mod reindex;
 mod replay;
 mod replay_json;
@@ -41,8 +44,8 @@ mod watch;
 mod witness;
 
 pub use args::{
-    AccessesArgs, ChannelWord, Cli, EffectWord, ExportArgs, FollowArgs, FormatWord, ReplayArgs,
-    SearchArgs, Verb, VerdictWord,
+    AccessesArgs, ChannelWord, Cli, EffectWord, ExportArgs, FollowArgs, FormatWord, HoldVerb,
+    PruneArgs, ReplayArgs, ScopeWord, SearchArgs, Verb, VerdictWord,
 };
 pub use error::{CliError, Outcome};
 pub use screen::{Ink, Look, Screen, terminal_size};
@@ -83,6 +86,8 @@ pub fn run(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
         Verb::Keys { verb } => keys::run(&Place::named(cli)?.directory, *verb, screen),
         Verb::Accesses(args) => accesses::run(cli, args, Timestamp::now(), screen),
         Verb::Erase { session } => erase::run(cli, session, screen),
+        Verb::Prune(args) => prune::run(cli, args, Timestamp::now(), screen),
+        Verb::Hold { verb } => hold::run(cli, verb, screen),
         Verb::Reindex => reindex::run(&Place::named(cli)?.directory, screen),
         Verb::Archive { arguments } => extra::run(cli, "archive", arguments),
         Verb::Query { arguments } => extra::run(cli, "query", arguments),

@@ -29,6 +29,11 @@ impl Place {
         Ok(Self { directory, socket: cli.socket.clone() })
     }
 
+    /// The socket of the gateway that may write the store.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| self.directory.join("gateway.sock"))
+    }
+
     pub(super) fn reader(&self) -> Result<Reader, CliError> {
         Reader::open(&self.directory)
             .map_err(|error| library::failed("open", &self.directory, error))
@@ -43,8 +48,7 @@ impl Place {
         if !reader.is_written() {
             return Ok(None);
         }
-        let default = || self.directory.join("gateway.sock");
-        match GatewayRows::connect(&self.socket.clone().unwrap_or_else(default)) {
+        match GatewayRows::connect(&self.socket()) {
             Ok(rows) => return Ok(Some(rows)),
             // It may have its socket elsewhere, which it need not tell us.
             Err(AskError::Connect { source, .. })

@@ -338,8 +338,12 @@ fn body(
     if shown.cut {
         screen.line("… it could not be unpacked to its end")?;
     }
+    let missing = stored.missing_bytes(facts.stored_bytes);
     if stored.left_out_bytes > 0 || records.truncated {
         screen.line("… more is stored than can be shown")?;
+    } else if missing > 0 {
+        let missing = units::bytes(missing);
+        screen.line(&format!("… {missing} of it are not there any more, see: recorder verify"))?;
     }
     facts_lines(facts, screen)
 }

@@ -146,7 +146,8 @@ impl BodyShown {
             }
             Form::Binary(bytes) => (BASE64_STANDARD.encode(bytes), Some("base64"), None),
         };
-        let truncated = shown.cut || stored.left_out_bytes > 0 || records.truncated;
+        let missing = stored.missing_bytes(facts.stored_bytes) > 0;
+        let truncated = shown.cut || stored.left_out_bytes > 0 || records.truncated || missing;
         Self { text, encoding, summary, truncated, facts }
     }
 }

@@ -23,6 +23,25 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * seconds).map_err(|_| format!("too long: {text:?}"))
 }
 
+/// Parses a size such as `64MiB` or `200GiB`; a bare number is bytes.
+///
+/// # Errors
+/// A text for the user, when it is none of these.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return Err(format!("unknown unit {unit:?} (B, KiB, MiB, GiB or TiB)")),
+    };
+    let number: u64 = number.parse().map_err(|_| format!("not a size: {text:?} (like 10GiB)"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| format!("too large: {text:?}"))
+}
+
 /// Parses a positive factor of time.
 ///
 /// # Errors
@@ -144,6 +163,17 @@ mod tests {
         }
         for bad in ["", "s", "-1s", "2 s", "1w", "1.2.3s", "99999999999999999999d"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in [("7", 7), ("1KiB", 1 << 10), ("2MiB", 2 << 20), ("200GiB", 200 << 30)]
+        {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "GiB", "1.5GiB", "1 GiB", "1GB", "-1", "99999999999TiB"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
         }
     }
 

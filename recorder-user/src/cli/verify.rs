@@ -12,9 +12,10 @@ use super::{
     text, units,
 };
 use crate::{
-    model::{AccessScope, SessionId, Through},
+    model::{AccessScope, SessionId, Through, Timestamp},
     store::{
-        self, Check, Head, HeadFound, Position, ReadHeadError, Scope, VerifyReport,
+        self, Check, DeletedRecords, DeletedSegments, DeletionCause, Head, HeadFound, Position,
+        ReadHeadError, Scope, VerifyReport,
         signing::{self, Trust},
     },
 };
@@ -34,6 +35,9 @@ struct VerifyLine<'a> {
     signatures: u64,
     unsigned_records: u64,
     pruned_records: u64,
+    deleted_segments: &'a [DeletedSegments],
+    deleted_records: &'a [DeletedRecords],
+    partial_bodies: u64,
     absent_links: u64,
     head: &'static str,
     covered_by: Option<Position>,
@@ -259,6 +263,9 @@ fn tell(target: &str, report: &VerifyReport, screen: &mut Screen<'_>) -> Result<
             signatures: report.signatures,
             unsigned_records: report.unsigned_records,
             pruned_records: report.pruned_records,
+            deleted_segments: &report.deleted_segments,
+            deleted_records: &report.deleted_records,
+            partial_bodies: report.partial_bodies,
             absent_links: report.absent_links,
             head: match report.head {
                 HeadFound::Absent => "absent",
@@ -285,6 +292,7 @@ fn tell(target: &str, report: &VerifyReport, screen: &mut Screen<'_>) -> Result<
         None => {
             let word = screen.look.paint(Ink::Good, "verified");
             screen.line(&format!("{word}  {target}: {checked}"))?;
+            deleted(report, screen)?;
         }
         Some(bad) => {
             let word = screen.look.paint(Ink::Bad, "DOES NOT VERIFY");
@@ -294,6 +302,41 @@ fn tell(target: &str, report: &VerifyReport, screen: &mut Screen<'_>) -> Result<
         }
     }
     Ok(outcome)
+}
+
+/// What tombstones say is gone, in lines.
+fn deleted(report: &VerifyReport, screen: &mut Screen<'_>) -> Result<(), CliError> {
+    for run in &report.deleted_segments {
+        let (segments, records) =
+            (units::count(run.segments, "segment"), units::count(run.records, "record"));
+        let (from, to) = (units::short_time(run.from), units::short_time(run.to));
+        screen.line(&format!(
+            "deleted  {segments} ({records}, {}) of {from} to {to}, {}",
+            units::bytes(run.bytes),
+            by(&run.by, &run.who, run.deleted),
+        ))?;
+    }
+    for records in &report.deleted_records {
+        screen.line(&format!(
+            "deleted  {} ({}) of segment {}, {}",
+            units::count(records.count, "record"),
+            units::bytes(records.bytes),
+            records.segment,
+            by(&records.by, &records.who, records.deleted),
+        ))?;
+    }
+    if report.partial_bodies > 0 {
+        let bodies = if report.partial_bodies == 1 { "body" } else { "bodies" };
+        screen.line(&format!("deleted  parts of {} {bodies}", report.partial_bodies))?;
+    }
+    Ok(())
+}
+
+fn by(causes: &[DeletionCause], who: &[String], when: Timestamp) -> String {
+    let words: Vec<_> = causes.iter().map(|cause| cause.as_str()).collect();
+    let who: Vec<_> = who.iter().map(|who| text::short(who, 40)).collect();
+    let who = if who.is_empty() { String::new() } else { format!(" of {}", who.join(", ")) };
+    format!("by {}{who}, last on {}", words.join(" and "), units::short_time(when))
 }
 
 /// What the signatures say.

@@ -99,6 +99,10 @@ id! {
     BootId
 }
 id! {
+    /// One legal hold.
+    HoldId
+}
+id! {
     /// One reading of recordings that was announced to the gateway.
     AccessId
 }

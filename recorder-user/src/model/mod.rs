@@ -7,6 +7,7 @@ mod access;
 mod account;
 mod effect;
 mod exchange;
+mod hold;
 mod id;
 mod record;
 mod request;
@@ -24,7 +25,8 @@ pub use exchange::{
     BodyFacts, Command, Ending, ExchangeOpened, ExchangeSettled, Refusal, Removed, RequestEnded,
     ResponseStarted, Timing, Withheld,
 };
-pub use id::{AccessId, BootId, ExchangeId, GatewayId, ParseIdError, SegmentId, SessionId};
+pub use hold::{HoldChanged, HoldOn, HoldReleased};
+pub use id::{AccessId, BootId, ExchangeId, GatewayId, HoldId, ParseIdError, SegmentId, SessionId};
 pub(crate) use record::CHUNK_HEADER_BYTES;
 pub use record::{
     Chunk, ConnectionClosed, DecodeRecordError, Direction, GatewayStarted, GatewayStopped, Kind,

@@ -7,9 +7,9 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Account, CapabilityRecord, ExchangeId, ExchangeOpened, ExchangeSettled, GatewayId, MicrosSince,
-    RecordingRead, RequestEnded, ResponseStarted, SessionChanged, SessionOpened, SocketEvidence,
-    Timestamp,
+    Account, CapabilityRecord, ExchangeId, ExchangeOpened, ExchangeSettled, GatewayId, HoldChanged,
+    MicrosSince, RecordingRead, RequestEnded, ResponseStarted, SessionChanged, SessionOpened,
+    SocketEvidence, Timestamp,
 };
 
 /// Which way bytes flow: `request` from the client to the API server, `response` back.
@@ -55,10 +55,18 @@ impl Kind {
     pub const CHECKPOINT: Self = Self(64);
     /// The end of a segment: totals and final hash.
     pub const SEAL: Self = Self(65);
-    /// Reserved: a signed statement that records were deleted.
+    /// A signed statement that records were deleted.
     pub const TOMBSTONE: Self = Self(66);
     /// An older signing key's word that another one follows it.
     pub const KEY: Self = Self(67);
+    /// A legal hold was added or released.
+    pub const HOLD_CHANGED: Self = Self(68);
+
+    /// Whether the payload is a signature and the JSON that it is of.
+    #[must_use]
+    pub const fn is_signed(self) -> bool {
+        matches!(self, Self::CHECKPOINT | Self::SEAL | Self::TOMBSTONE | Self::KEY)
+    }
 }
 
 /// The gateway started.
@@ -161,6 +169,8 @@ pub enum Record {
     ConnectionClosed(Box<ConnectionClosed>),
     /// See [`UnrecordedSpan`].
     UnrecordedSpan(UnrecordedSpan),
+    /// See [`HoldChanged`].
+    HoldChanged(HoldChanged),
     /// See [`RecordingRead`].
     RecordingRead(Box<RecordingRead>),
     /// A kind that this version does not know, or that it only reserves.
@@ -211,6 +221,7 @@ impl Record {
             Self::ExchangeSettled(_) => Kind::EXCHANGE_SETTLED,
             Self::ConnectionClosed(_) => Kind::CONNECTION_CLOSED,
             Self::UnrecordedSpan(_) => Kind::UNRECORDED_SPAN,
+            Self::HoldChanged(_) => Kind::HOLD_CHANGED,
             Self::RecordingRead(_) => Kind::RECORDING_READ,
             Self::Unknown { kind, .. } => *kind,
         }
@@ -239,6 +250,7 @@ impl Record {
             Self::ExchangeSettled(record) => json(out, record),
             Self::ConnectionClosed(record) => json(out, record),
             Self::UnrecordedSpan(record) => json(out, record),
+            Self::HoldChanged(record) => json(out, record),
             Self::RecordingRead(record) => json(out, record),
             Self::Unknown { payload, .. } => out.put_slice(payload),
         }
@@ -262,6 +274,7 @@ impl Record {
             Kind::EXCHANGE_SETTLED => Self::ExchangeSettled(parse(&payload).map_err(bad)?),
             Kind::CONNECTION_CLOSED => Self::ConnectionClosed(parse(&payload).map_err(bad)?),
             Kind::UNRECORDED_SPAN => Self::UnrecordedSpan(parse(&payload).map_err(bad)?),
+            Kind::HOLD_CHANGED => Self::HoldChanged(parse(&payload).map_err(bad)?),
             Kind::RECORDING_READ => Self::RecordingRead(parse(&payload).map_err(bad)?),
             kind => Self::Unknown { kind, payload },
         })

@@ -18,6 +18,15 @@ pub struct Assembled {
     pub left_out_bytes: u64,
 }
 
+impl Assembled {
+    /// Bytes that were stored, as the outcome says, and are not there: deleted, or lost with a failure.
+    #[must_use]
+    pub fn missing_bytes(&self, stored_bytes: u64) -> u64 {
+        let there = u64::try_from(self.bytes.len()).unwrap_or(u64::MAX);
+        stored_bytes.saturating_sub(there.saturating_add(self.left_out_bytes))
+    }
+}
+
 /// Bodies are put together up to here; what is over is counted, not kept.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
 

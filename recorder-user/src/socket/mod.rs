@@ -8,21 +8,26 @@
 //! | `GET /rows` | nothing: rows can be had |
 //! | `GET /rows/ids?part=DIGITS[&after=EXCHANGE]` | the ids that this is the beginning or end of |
 //! | `POST /accesses` with an [`Announcement`] | a [`Welcome`], once the access is on record |
+//! | `POST /prune` with a [`PruneRequest`] | what went, or would go: a [`PruneReport`](crate::store::PruneReport) |
+//! | `POST /holds` with a [`HoldRequest`] | the legal hold, once it is on record |
+//! | `DELETE /holds/ID` | the legal hold as it was released |
 //! | `GET /rows/sessions[?after=ID]`, `GET /rows/sessions/ID` | rows of sessions |
 //! | `GET /rows/exchanges?…`, `GET /rows/exchanges/ID` | rows of exchanges, see [`question`] |
 //!
-//! The last two need the id of an access in [`ACCESS_HEADER`]: **no row leaves a gateway before it is on record
+//! The last two of `/rows` need the id of an access in [`ACCESS_HEADER`]: **no row leaves a gateway before it is on record
 //! who reads it**. Every answer carries the version of the rows in [`VERSION_HEADER`]. Ends of different versions
 //! do not talk: their rows could differ, and the segments give the same to both.
 
 mod ask;
 mod gateway_rows;
+mod keeper;
 pub mod question;
 
 use serde::{Deserialize, Serialize};
 
 pub use ask::{AskError, ask, short};
 pub use gateway_rows::GatewayRows;
+pub use keeper::{GatewayKeeper, HoldRequest, PruneRequest};
 
 use crate::model::{AccessId, AccessScope, ExchangeId, SessionId, Through};
 

@@ -16,13 +16,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     disk::{create_new, make_directory, sync_directory},
-    format::{ChainHash, DecodePayloadError, HASH_BYTES, Mark, Previous, RECORD_HEAD_BYTES, flag},
+    format::{ChainHash, DecodePayloadError, HASH_BYTES, Mark, Previous},
     queue::chain,
     rows::Position,
     scan::{self, RawRecord, Scan, ScanError, segment_path, segments_directory},
     signing::PublicKey,
+    stub::{copy_range, write_stub},
 };
-use crate::model::{ExchangeId, GatewayId, Kind, Record, SegmentId, SessionId, Timestamp};
+use crate::model::{ExchangeId, GatewayId, Record, SegmentId, SessionId, Timestamp};
 
 /// What a bundle says of itself, in `bundle.json`. Nobody signs it: it is a list, not a proof.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -235,7 +236,7 @@ fn whose(
     exchanges: &mut HashSet<ExchangeId>,
 ) -> Result<Whose, String> {
     // It already is a stub, it proves what is here, or it is too short to be replaced by its digest.
-    let is_signed = matches!(raw.kind, Kind::CHECKPOINT | Kind::SEAL | Kind::TOMBSTONE | Kind::KEY);
+    let is_signed = raw.kind.is_signed();
     if raw.is_pruned() || is_signed || raw.payload_bytes() < HASH_BYTES {
         return Ok(Whose::Everybody);
     }
@@ -282,7 +283,7 @@ impl ChosenSegment {
                     copied.records += u64::from(!raw.is_pruned());
                     copied.withheld += u64::from(raw.is_pruned());
                 } else {
-                    withhold(&source, &copy, &raw)?;
+                    write_stub(&source, &copy, &raw)?;
                     copied.withheld += 1;
                 }
             }
@@ -293,28 +294,6 @@ impl ChosenSegment {
         done.map_err(written)?;
         Ok(copied)
     }
-}
-
-fn copy_range(from: &File, to: &File, begin: u64, end: u64) -> io::Result<()> {
-    let mut bytes = vec![0; usize::try_from(end - begin).map_err(io::Error::other)?];
-    from.read_exact_at(&mut bytes, begin)?;
-    to.write_all_at(&bytes, begin)
-}
-
-/// Writes what is left of a record without its payload. The zeros are a hole where the file system has them.
-fn withhold(from: &File, to: &File, raw: &RawRecord) -> io::Result<()> {
-    let mut bytes = vec![0; usize::try_from(raw.end - raw.offset).map_err(io::Error::other)?];
-    from.read_exact_at(&mut bytes, raw.offset)?;
-    let end = bytes.len() - HASH_BYTES;
-    let digest = blake3::hash(&bytes[..end]);
-    let digested = RECORD_HEAD_BYTES + HASH_BYTES;
-    bytes[10..12].copy_from_slice(&(raw.flags | flag::PRUNED).to_le_bytes());
-    bytes[RECORD_HEAD_BYTES..digested].copy_from_slice(digest.as_bytes());
-    bytes[digested..end].fill(0);
-    let crc = crc32c::crc32c(&bytes[8..end]);
-    bytes[4..8].copy_from_slice(&crc.to_le_bytes());
-    to.write_all_at(&bytes[..digested], raw.offset)?;
-    to.write_all_at(&bytes[end..], raw.end - HASH_BYTES as u64)
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), BundleError> {

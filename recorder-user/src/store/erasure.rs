@@ -5,13 +5,14 @@ use std::path::Path;
 use super::{
     Need, ReindexError, Store, StoreOptions,
     encryption::{self, EncryptionError, Erased},
-    index, reindex, signing, system_clock,
+    index, reindex, retention, signing, system_clock,
 };
 use crate::{
     model::{
-        AccessId, AccessScope, LocalUser, Record, RecordingRead, SessionId, Through, Timestamp,
+        AccessId, AccessScope, HoldId, LocalUser, Record, RecordingRead, SessionId, Through,
+        Timestamp,
     },
-    store::{AppendError, CloseStoreError, OpenStoreError},
+    store::{AppendError, CloseStoreError, OpenStoreError, ScanError},
 };
 
 /// A session could not be erased. Unless this says that it was, its key is still there.
@@ -20,6 +21,12 @@ pub enum EraseError {
     /// Files that we make would be in the gateway's way.
     #[error("the store belongs to another user: erase as the user that the gateway runs as")]
     NotOurs,
+    /// It must be kept.
+    #[error("legal hold {0} is on the session: release it first (recorder hold)")]
+    Held(HoldId),
+    /// The holds could not be read.
+    #[error("read the legal holds")]
+    Holds(#[from] ScanError),
     /// The store could not be opened, or a gateway runs.
     #[error("open the store")]
     Open(#[from] OpenStoreError),
@@ -49,6 +56,9 @@ pub async fn erase_session(
 ) -> Result<Erased, EraseError> {
     if !index::is_ours(store) {
         return Err(EraseError::NotOurs);
+    }
+    if let Some(hold) = retention::hold_on(store, session)? {
+        return Err(EraseError::Held(hold));
     }
     let (opened, _) = Store::open(StoreOptions::new(store.to_owned()), system_clock())?;
     let record = RecordingRead {

@@ -83,6 +83,7 @@ impl Fold {
             Record::ConnectionClosed(closed) => connection_closed(rows, closed),
             Record::GatewayStopped(_)
             | Record::UnrecordedSpan(_)
+            | Record::HoldChanged(_)
             | Record::RecordingRead(_)
             | Record::Unknown { .. } => {}
         }

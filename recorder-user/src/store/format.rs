@@ -6,6 +6,7 @@ mod exchanges;
 mod header;
 mod payload;
 mod signed;
+mod tombstone;
 
 use std::fmt;
 
@@ -16,9 +17,10 @@ use crate::model::{DecodeRecordError, Kind};
 pub(super) use encoder::{EncodeError, Encoder};
 pub use header::{BadHeader, Header, Previous};
 pub(super) use header::{PREAMBLE_BYTES, decode_header, header_bytes};
-pub(super) use payload::{Stored, decode, expand};
+pub(super) use payload::{Stored, base, decode, expand};
 pub use signed::{Checkpoint, Seal, SealedBy};
 pub(super) use signed::{Signed, read_seal};
+pub use tombstone::{DeletedRecords, DeletedSegments, DeletionCause, Tombstone};
 
 /// The first bytes of every segment.
 pub(super) const MAGIC: [u8; 8] = *b"DECKLOG\0";

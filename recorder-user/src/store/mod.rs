@@ -32,6 +32,7 @@ mod reader;
 mod recorder;
 mod records_of;
 mod recovery;
+mod retention;
 pub mod rows;
 mod salvage;
 mod scan;
@@ -40,6 +41,7 @@ mod segment;
 pub mod signing;
 mod source;
 mod space;
+mod stub;
 mod sync;
 mod verify;
 mod writer;
@@ -56,8 +58,8 @@ pub use catalog::{Catalog, CatalogError, ReindexError, ReindexReport, reindex};
 pub use disk::{Disk, DiskFile, Space, SystemDisk};
 pub use erasure::{EraseError, erase_session};
 pub use format::{
-    BadHeader, ChainHash, Checkpoint, DecodePayloadError, Header, PAYLOAD_BYTES_MAX, Previous,
-    RecordTooLarge, Seal, SealedBy,
+    BadHeader, ChainHash, Checkpoint, DecodePayloadError, DeletedRecords, DeletedSegments,
+    DeletionCause, Header, PAYLOAD_BYTES_MAX, Previous, RecordTooLarge, Seal, SealedBy, Tombstone,
 };
 pub use head::{Head, ReadHeadError, head_file};
 pub use id_part::{ID_PART_CHARS_MIN, IdPart, MATCHING_IDS_MAX, MatchingIds, ParseIdPartError};
@@ -74,6 +76,11 @@ pub use reader::{
 pub use recorder::{Ack, AppendError, Need, RESERVE_BYTES, Recorder, StoreHealth};
 pub use records_of::{RecordsOf, RunEnd};
 pub use recovery::{RecoverError, TornTail};
+pub use retention::{
+    FinishError, HeldBack, MayGo, OpenRetentionError, PruneError, PruneOrder, PruneReport,
+    Retention, RetentionHealth, RetentionRules, Untouched, archived_only, holds, open_to_prune,
+    preview,
+};
 pub use rows::{
     AccountRow, EffectCounts, ExchangeRow, ParseStatusFilterError, Position, PrincipalRow, Query,
     RefusalRow, SessionKind, SessionView, StateWord, StatusFilter,

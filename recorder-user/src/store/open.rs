@@ -25,6 +25,7 @@ use super::{
     reader::Reader,
     recorder::{AppendError, Recorder},
     recovery::{self, RecoverError, TornTail},
+    retention::{self, FinishError, MayGo, Retention},
     rows::SessionView,
     scan::segments_directory,
     schedule::Schedule,
@@ -105,6 +106,9 @@ pub enum OpenStoreError {
     /// The segments could not be put in order.
     #[error("recover the store")]
     Recover(#[from] RecoverError),
+    /// A deletion that was interrupted could not be finished.
+    #[error("finish a deletion")]
+    Finish(#[from] FinishError),
     /// No new segment could be made.
     #[error("begin a segment")]
     Segment(#[from] AppendError),
@@ -147,6 +151,9 @@ pub struct Recovered {
 pub struct Store {
     shared: Arc<Shared>,
     gateway: GatewayId,
+    keys: PathBuf,
+    clock: Clock,
+    disk: Arc<dyn Disk>,
     writers: Vec<JoinHandle<()>>,
     indexer: Option<JoinHandle<()>>,
     _lock: Lock,
@@ -188,6 +195,8 @@ impl Store {
         if found.segments == 0 && !first_start {
             tracing::warn!(directory = %directory.display(), "the store was used before and has no segments");
         }
+        // After recovery: what a tombstone says counts only where the tombstone is durable.
+        retention::finish(&*disk, &directory, &signing::trusted(&options.keys)?)?;
         let gateway = recovery::gateway_id(&*disk, &directory, found.gateway)?;
         let boot = boot_id();
         let feed = Arc::new(Feed::default());
@@ -244,6 +253,8 @@ impl Store {
         lock: Lock,
     ) -> Result<Self, OpenStoreError> {
         let gateway = maker.gateway;
+        let (keys, clock) = (options.keys.clone(), Arc::clone(&maker.clock));
+        let disk = Arc::clone(&maker.disk);
         let sync = Arc::new(Syncer::new(options.sync_interval, HeadFile::of(&options.keys)));
         let floor = Arc::new(Floor::new(
             Arc::clone(&maker.disk),
@@ -263,7 +274,16 @@ impl Store {
         let writer = Writer::new(Arc::clone(&shared), maker, segment, bytes_max, schedule);
         let weak = Arc::downgrade(&shared);
         // Dropped on an early return, which stops what was started.
-        let mut store = Self { shared, gateway, writers: Vec::new(), indexer: None, _lock: lock };
+        let mut store = Self {
+            shared,
+            gateway,
+            keys,
+            clock,
+            disk,
+            writers: Vec::new(),
+            indexer: None,
+            _lock: lock,
+        };
         if let Some(index) = index {
             store.indexer = Some(spawn("decklog-index", move || feed.run(index))?);
         }
@@ -276,6 +296,20 @@ impl Store {
     #[must_use]
     pub fn recorder(&self) -> Recorder {
         Recorder::new(Arc::clone(&self.shared))
+    }
+
+    /// What deletes, and keeps legal holds. Where there is an archive, `may_go` says which segments are in it. There
+    /// must be one of these at a time, and it must not be used after the store is closed.
+    #[must_use]
+    pub fn retention(&self, may_go: Option<MayGo>) -> Retention {
+        Retention::new(retention::Parts {
+            store: self.shared.directory.clone(),
+            keys: self.keys.clone(),
+            disk: Arc::clone(&self.disk),
+            shared: Arc::clone(&self.shared),
+            clock: Arc::clone(&self.clock),
+            may_go,
+        })
     }
 
     /// A handle to ask for the rows of what is written.

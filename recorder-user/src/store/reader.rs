@@ -125,7 +125,10 @@ impl Reader {
     pub fn segments(&self) -> Result<Vec<SegmentInfo>, ReadError> {
         let mut segments = Vec::new();
         for (segment, path) in scan::list_segments(&self.store)? {
-            let (scan, header) = Scan::open(&path)?;
+            let (scan, header) = match Scan::open(&path) {
+                Err(error) if error.is_gone() => continue,
+                opened => opened?,
+            };
             segments.push(SegmentInfo { segment, bytes: scan.file_bytes()?, path, header });
         }
         Ok(segments)
@@ -394,7 +397,12 @@ impl Records {
                 Some(begin) if segment == begin.segment => begin.offset,
                 _ => 0,
             };
-            self.scan = Some(Scan::open_at(&path, offset)?);
+            match Scan::open_at(&path, offset) {
+                Ok(scan) => self.scan = Some(scan),
+                // Deleted since the directory was read.
+                Err(error) if error.is_gone() => continue,
+                Err(error) => return Err(error),
+            }
             return Ok(true);
         }
         Ok(false)

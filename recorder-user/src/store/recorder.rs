@@ -262,6 +262,16 @@ impl Ack {
     }
 }
 
+impl Ack {
+    /// Waits for it. Not for a thread that runs futures.
+    pub(super) fn wait(self) -> Answer {
+        match self.0 {
+            AckState::Ready(answer) => answer,
+            AckState::Waiting(answer) => answer.blocking_recv().unwrap_or(Err(AppendError::Closed)),
+        }
+    }
+}
+
 impl Future for Ack {
     type Output = Answer;
 

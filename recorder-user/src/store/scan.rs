@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
@@ -19,7 +19,7 @@ use super::{
     queue::chain,
     signing::keys_directory,
 };
-use crate::model::{Kind, Record, SegmentId};
+use crate::model::{Kind, Record, SegmentId, SessionId};
 
 /// How a record is not what a writer wrote.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +81,11 @@ pub enum ScanError {
 }
 
 impl ScanError {
+    /// Whether there is no such file: it was deleted meanwhile.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Whether the file merely ends too early: on a live segment more may follow.
     pub(super) const fn is_incomplete(&self) -> bool {
         matches!(self, Self::Record { source: BadRecord::Incomplete { .. }, .. })
@@ -110,6 +115,23 @@ impl RawRecord {
         format::expand(&*self.file, (self.offset, self.kind, self.flags), self.payload.clone())
     }
 
+    /// The offset of the record that this one builds on; none where that cannot be read.
+    pub(super) fn base(&self) -> Option<u64> {
+        format::base(&*self.file, (self.offset, self.kind, self.flags), &self.payload)
+    }
+
+    /// The session with whose key the record is encrypted.
+    pub(super) fn locked_for(&self) -> Option<SessionId> {
+        let of_session = self.flags & flag::SESSION != 0 && !self.is_pruned();
+        let id = self.payload.first_chunk().filter(|_| of_session)?;
+        Some(SessionId::from_bytes(*id))
+    }
+
+    /// The digest that stands in the place of a deleted record.
+    pub(super) fn digest_left(&self) -> Option<[u8; HASH_BYTES]> {
+        self.payload.first_chunk().copied().filter(|_| self.is_pruned())
+    }
+
     /// Whether the record was deleted and only its digest is left.
     pub(super) const fn is_pruned(&self) -> bool {
         self.flags & flag::PRUNED != 0
@@ -119,13 +141,6 @@ impl RawRecord {
     pub(super) fn is_stub(&self) -> bool {
         self.is_pruned()
             && self.payload.get(HASH_BYTES..).is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
-    }
-
-    /// The offset of the record that this one builds on; none where it is encrypted.
-    pub(super) fn base(&self) -> Option<u64> {
-        let is_told = self.flags & (flag::BASE | flag::ENCRYPTED) == flag::BASE;
-        let offset = self.payload.first_chunk().filter(|_| is_told);
-        offset.map(|offset| u64::from_le_bytes(*offset))
     }
 
     /// How long the payload is, as stored.
@@ -257,6 +272,12 @@ impl Scan {
     /// How long the file is now.
     pub(super) fn file_bytes(&self) -> Result<u64, ScanError> {
         self.file.file.metadata().map(|metadata| metadata.len()).map_err(|source| self.io(source))
+    }
+
+    /// How much of the disk the file takes: less than its length where it has holes.
+    pub(super) fn disk_bytes(&self) -> Result<u64, ScanError> {
+        let metadata = self.file.file.metadata().map_err(|source| self.io(source))?;
+        Ok(metadata.blocks().saturating_mul(512))
     }
 
     /// The next record, or none at the end of the file. After an error the same record is tried again.

@@ -21,6 +21,7 @@ pub use directory::{
 /// What each kind of statement begins with, so that none can be passed off as another.
 pub(super) const CHECKPOINT: &str = "decklog checkpoint 2\n";
 pub(super) const SEAL: &str = "decklog seal 2\n";
+pub(super) const TOMBSTONE: &str = "decklog tombstone 2\n";
 /// The newest signed state, kept outside the store.
 pub(super) const HEAD: &str = "decklog head 2\n";
 const ENDORSEMENT: &str = "decklog key 2\n";

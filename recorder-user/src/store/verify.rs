@@ -13,11 +13,14 @@ use self::bodies::{Bodies, Whose};
 pub use self::report::{FirstBad, HeadFound, SegmentReport, VerifyError, VerifyReport};
 use super::{
     bundle::{self, Manifest},
-    format::{self, ChainHash, Checkpoint, DecodePayloadError, Header, Mark, Previous, Signed},
+    format::{
+        self, ChainHash, Checkpoint, DecodePayloadError, Header, Mark, Previous, Signed, Tombstone,
+    },
     head::Head,
     lock,
     open::LOCK_FILE,
     queue::chain,
+    retention::{self, Gone, Missed},
     rows::Position,
     scan::{self, RawRecord, Scan, ScanError},
     signing::{self, Endorsement, KeyId, Signature, Trust},
@@ -64,6 +67,7 @@ impl Check {
     /// When it cannot be read. What is wrong with it is in the report.
     pub fn run(self, target: &Path) -> Result<VerifyReport, VerifyError> {
         if target.is_file() {
+            // What says which records of it were to be deleted is in others.
             return Verifier::new(self, None, true).run(vec![target.to_owned()], false);
         }
         if !scan::segments_directory(target).is_dir() {
@@ -71,11 +75,31 @@ impl Check {
         }
         let manifest = bundle::manifest(target)
             .map_err(|(path, source)| VerifyError::NotABundle { path, source })?;
+        // A gateway may delete while its store is checked: what is missing then, it said after its tombstones
+        // were read here.
+        let mut known = None;
+        loop {
+            let gone = Gone::read(target, &self.trust)?;
+            let tombstones = gone.tombstones.len();
+            let report = self.clone().run_on(target, manifest.clone(), gone)?;
+            let may_be_late = report.live && report.first_bad.is_some();
+            if !may_be_late || known.replace(tombstones) == Some(tombstones) {
+                return Ok(report);
+            }
+        }
+    }
+
+    fn run_on(
+        self,
+        target: &Path,
+        manifest: Option<Manifest>,
+        gone: Gone,
+    ) -> Result<VerifyReport, VerifyError> {
         let live = lock::is_held(&target.join(LOCK_FILE));
         let segments = scan::list_segments(target)?;
         let named = manifest.as_ref().map(|manifest| manifest.segments.len());
         let is_partial = manifest.is_some();
-        let mut verifier = Verifier::new(self, manifest, is_partial);
+        let mut verifier = Verifier { gone, ..Verifier::new(self, manifest, is_partial) };
         if let Some(named) = named.filter(|named| *named != segments.len()) {
             let why = format!("it names {named} segments, and there are {}", segments.len());
             let file = target.join(bundle::MANIFEST_FILE);
@@ -95,6 +119,11 @@ struct Verifier {
     is_partial: bool,
     gateway: Option<GatewayId>,
     before: Option<Before>,
+    /// What tombstones say is gone.
+    gone: Gone,
+    /// What is missing in the segment that is read, and where the first of it is.
+    missed: Missed,
+    first_missed: Option<u64>,
     bodies: Bodies,
 }
 
@@ -134,6 +163,9 @@ impl Verifier {
             is_partial,
             gateway: None,
             before: None,
+            gone: Gone::default(),
+            missed: Missed::default(),
+            first_missed: None,
             bodies: Bodies::of(whose),
         }
     }
@@ -151,7 +183,8 @@ impl Verifier {
             }
         }
         self.reaches_head();
-        self.report.bodies = self.bodies.checked;
+        (self.report.bodies, self.report.partial_bodies) =
+            (self.bodies.checked, self.bodies.partial);
         Ok(self.report)
     }
 
@@ -160,6 +193,7 @@ impl Verifier {
         self.linked(path, scan.version(), &header)?;
         let (segment, key) = (header.segment, header.key);
         let result = self.records(segment, &mut scan, is_last);
+        let result = result.and_then(|()| self.deleted_records(segment, path));
         let (mark, file) = (scan.mark(), path.to_owned());
         self.report.records += mark.records;
         let (records, bytes, sealed) = (mark.records, mark.offset, scan.is_sealed());
@@ -207,13 +241,36 @@ impl Verifier {
                 self.report.absent_links += 1;
                 Ok(())
             }
-            (_, Some(previous)) => {
-                no(format!("the segment before it, {}, is missing", previous.segment))
+            (before, Some(previous)) => {
+                let end = before.as_ref().map(|before| before.end);
+                let Some(deleted) = self.gone.bridge(*previous, end) else {
+                    return no(format!("the segment before it, {}, is missing", previous.segment));
+                };
+                self.bodies.holes += deleted.len() as u64;
+                self.report.deleted_segments.extend(deleted);
+                Ok(())
             }
             (Some(before), None) => {
                 no(format!("it says it is the first, but {} comes before it", before.end.segment))
             }
         }
+    }
+
+    /// Whether a tombstone says exactly what is missing in a segment.
+    fn deleted_records(&mut self, segment: SegmentId, path: &Path) -> Result<(), Stop> {
+        let missed = std::mem::take(&mut self.missed);
+        let (Some(missing), Some(offset)) = (missed.sum(), self.first_missed.take()) else {
+            return Ok(());
+        };
+        if self.report.bundle.is_some() {
+            return Ok(());
+        }
+        let Some(said) = self.gone.says(segment, missing) else {
+            let why = "records were taken out, and no tombstone says that just these were to be";
+            return Err(bad(path, offset, why.into()));
+        };
+        self.report.deleted_records.push(said.clone());
+        Ok(())
     }
 
     fn records(&mut self, segment: SegmentId, scan: &mut Scan, is_last: bool) -> Result<(), Stop> {
@@ -251,19 +308,21 @@ impl Verifier {
     ) -> Result<(), String> {
         self.report.unsigned_records += 1;
         self.report.found |= self.scope == Scope::Record(at);
-        let is_signed =
-            matches!(raw.kind, Kind::CHECKPOINT | Kind::SEAL | Kind::TOMBSTONE | Kind::KEY);
-        if is_signed && raw.flags != 0 {
+        if raw.kind.is_signed() && raw.flags != 0 {
             return Err(format!("a signed statement does not have the flags {:#06x}", raw.flags));
         }
-        if raw.is_pruned() {
+        if let Some(digest) = raw.digest_left() {
             self.report.pruned_records += 1;
-            return self.stub(&raw, version);
+            self.first_missed.get_or_insert(at.offset);
+            self.missed.add(&digest, raw.payload_bytes());
+            self.bodies.holes += 1;
+            return stub(&raw, version);
         }
         match raw.kind {
             Kind::SEAL => return self.seal(at, &raw, before, version),
             Kind::CHECKPOINT => return self.checkpoint(at, &raw, before),
             Kind::KEY => return self.key(&raw),
+            Kind::TOMBSTONE => return self.tombstone(&raw),
             _ => {}
         }
         let record = match raw.decode() {
@@ -295,17 +354,6 @@ impl Verifier {
         Ok(())
     }
 
-    /// A record of which only the digest is left. Whoever can write the file can make one of any record.
-    fn stub(&self, raw: &RawRecord, version: u16) -> Result<(), String> {
-        if version == 1 || !raw.is_stub() {
-            return Err("what is left of the record is not a digest and zeros".into());
-        }
-        if self.report.bundle.is_none() {
-            return Err("the record was taken out, and nothing says that it was to be".into());
-        }
-        Ok(())
-    }
-
     fn seal(&mut self, at: Position, raw: &RawRecord, before: Mark, v: u16) -> Result<(), String> {
         let payload = raw.payload().map_err(|error| chain(&error))?;
         let read = format::read_seal(v, &payload).ok_or("the seal is not of the expected form")?;
@@ -333,6 +381,20 @@ impl Verifier {
         }
         let by = (says_so.key, signing::CHECKPOINT);
         self.signature(at, by, &signed.json, &signed.signature)
+    }
+
+    fn tombstone(&self, raw: &RawRecord) -> Result<(), String> {
+        let payload = raw.payload().map_err(|error| chain(&error))?;
+        let signed = Signed::<Tombstone>::read(&payload);
+        let signed = signed.ok_or("the tombstone is not of the expected form")?;
+        let key = signed.statement.key.ok_or("the tombstone does not say which key signs it")?;
+        if !self.report.signatures_checked || retention::is_trusted(&self.trust, &signed) {
+            return Ok(());
+        }
+        Err(match self.trust.key(key) {
+            None => format!("it is signed by key {key}, which is not trusted"),
+            Some(_) => format!("the signature is not that of key {key}"),
+        })
     }
 
     fn key(&mut self, raw: &RawRecord) -> Result<(), String> {
@@ -405,6 +467,11 @@ impl Verifier {
             self.report.head = HeadFound::Unusable(why);
             return;
         }
+        if self.report.deleted_segments.iter().any(|run| run.spans(head.state.segment)) {
+            self.report.head =
+                HeadFound::Unusable("the segment that it speaks of was deleted".into());
+            return;
+        }
         let last = self.report.segments.iter().rfind(|report| report.segment <= head.state.segment);
         let (file, offset) = last.map_or((file, 0), |last| (last.file.clone(), last.bytes));
         let (segment, bytes) = (head.state.segment, head.state.bytes);
@@ -414,6 +481,15 @@ impl Verifier {
         );
         self.report.first_bad = Some(FirstBad { file, offset, why });
     }
+}
+
+/// A record of which only the digest is left. Whether it was to be taken out is asked when all of its segment
+/// that are missing are known.
+fn stub(raw: &RawRecord, version: u16) -> Result<(), String> {
+    if version == 1 || !raw.is_stub() {
+        return Err("what is left of the record is not a digest and zeros".into());
+    }
+    Ok(())
 }
 
 /// What a signed statement that begins at `at` must say of what comes before it.

@@ -12,6 +12,7 @@ mod live_rows;
 #[allow(dead_code, unreachable_pub, reason = "the program's own main is not called here")]
 #[path = "../../examples/recorder-verify.rs"]
 mod recorder_verify;
+mod retention;
 mod support;
 mod tamper;
 mod verdict;

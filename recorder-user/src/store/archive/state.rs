@@ -137,6 +137,12 @@ impl ArchiveState {
         self.directory.join(format!("{segment}.json"))
     }
 
+    /// Whether anything was ever archived from the store, or tried.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.directory.is_dir()
+    }
+
     fn carried_file(&self) -> PathBuf {
         self.directory.join("carried.json")
     }

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::{
     Checkpoint, Header, Mark, PAYLOAD_BYTES_MAX, RECORD_HEAD_BYTES, RecordTooLarge, Seal, SealedBy,
-    VERSION, compress::Compressor, exchanges::Exchanges, header::encode_header, link, signed,
+    Tombstone, VERSION, compress::Compressor, exchanges::Exchanges, header::encode_header, link,
+    signed,
 };
 use crate::{
     model::{Kind, Record, SegmentId, Timestamp},
@@ -75,6 +76,9 @@ impl Encoder {
         record: &Record,
         out: &mut Vec<u8>,
     ) -> Result<u64, EncodeError> {
+        if let Record::Unknown { kind: Kind::TOMBSTONE, payload } = record {
+            return Ok(self.tombstone(payload, out)?);
+        }
         let begin = out.len();
         out.resize(begin + RECORD_HEAD_BYTES, 0);
         let payload = begin + RECORD_HEAD_BYTES;
@@ -95,6 +99,16 @@ impl Encoder {
             flags = encrypted.inspect_err(|_| out.truncate(begin))?;
         }
         Ok(self.frame(kind, flags, begin, out))
+    }
+
+    /// Appends a tombstone, which comes without its signature: this segment's key is put in, and signs it.
+    fn tombstone(&mut self, json: &[u8], out: &mut Vec<u8>) -> Result<u64, RecordTooLarge> {
+        let too_large = RecordTooLarge { bytes: json.len() };
+        let mut statement: Tombstone = serde_json::from_slice(json).map_err(|_| too_large)?;
+        statement.key = Some(self.key.id());
+        let offset = self.mark.offset;
+        self.signed(Kind::TOMBSTONE, signing::TOMBSTONE, &statement, out);
+        Ok(offset)
     }
 
     /// Appends the endorsements of this segment's key, oldest first.

@@ -73,6 +73,19 @@ pub(in crate::store) fn expand(
     }
 }
 
+/// The offset of the record that this one builds on; none if it builds on none, or cannot be read.
+pub(in crate::store) fn base(
+    segment: &impl Stored,
+    record: (u64, Kind, u16),
+    payload: &Bytes,
+) -> Option<u64> {
+    if record.2 & flag::BASE == 0 {
+        return None;
+    }
+    let (_, payload) = plain(segment, record, payload.clone()).ok()?;
+    payload.first_chunk().map(|base| u64::from_le_bytes(*base))
+}
+
 /// Flags and payload without encryption.
 fn plain(
     segment: &impl Stored,

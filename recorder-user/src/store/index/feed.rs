@@ -45,6 +45,8 @@ struct State {
     questions: Vec<Question>,
     /// The queue overflowed: what is missing is read from the segments, up to here.
     behind: Option<Position>,
+    /// Records were deleted: the rows are made anew from what is left.
+    renew: bool,
     stop: bool,
     dead: bool,
     idle: bool,
@@ -84,6 +86,12 @@ impl Feed {
         }
     }
 
+    /// Lets the rows be made anew from the segments, behind the data path.
+    pub(in crate::store) fn renew(&self) {
+        lock(&self.state).renew = true;
+        self.wake.notify_one();
+    }
+
     /// Puts a question, to be answered by the index's thread after all records that were pushed before.
     pub(in crate::store) fn ask(&self, question: Question) -> Result<(), LiveRowsError> {
         let mut state = lock(&self.state);
@@ -119,28 +127,35 @@ impl Feed {
     }
 
     /// The thread: ends when it is stopped and has taken everything, or at the index's first error.
-    pub(in crate::store) fn run(&self, mut index: Index) {
+    pub(in crate::store) fn run(&self, index: Index) {
         let store = index.store.clone();
-        if let Err(error) = self.follow(&mut index).and_then(|()| index.close()) {
+        let closed = self.follow(index).and_then(Index::close);
+        if lock(&self.state).renew {
+            super::distrust(&store);
+        }
+        if let Err(error) = closed {
             super::distrust(&store);
             tracing::error!(error = %chain(&error), "the index failed; the next start rebuilds it");
             self.give_up(&error);
         }
     }
 
-    fn follow(&self, index: &mut Index) -> Result<(), IndexError> {
+    fn follow(&self, mut index: Index) -> Result<Index, IndexError> {
         let mut durable = Instant::now();
         let mut dirty = false;
         loop {
-            let Work { items, behind, questions, stop } = self.take(dirty);
-            dirty |= !items.is_empty() || behind.is_some();
+            let Work { items, behind, questions, renew, stop } = self.take(dirty);
+            dirty |= !items.is_empty() || behind.is_some() || renew;
+            if renew {
+                index = index.renew()?;
+            }
             // First what was queued before the overflow, if anything: rows must come in order.
             index.take(&items)?;
             if behind.is_some() {
                 index.catch_up(behind)?;
             }
             for question in questions {
-                question(index);
+                question(&index);
             }
             if dirty && durable.elapsed() >= DURABLE_INTERVAL {
                 index.table.durable()?;
@@ -148,7 +163,7 @@ impl Feed {
                 lock(&self.state).health.disk_bytes = index.table.stats()?;
             }
             if stop {
-                return Ok(());
+                return Ok(index);
             }
         }
     }
@@ -156,8 +171,9 @@ impl Feed {
     fn take(&self, dirty: bool) -> Work {
         let mut state = lock(&self.state);
         let pressing = |state: &State| state.stop || !state.questions.is_empty();
-        let work =
-            |state: &State| !state.items.is_empty() || state.behind.is_some() || pressing(state);
+        let work = |state: &State| {
+            !state.items.is_empty() || state.behind.is_some() || state.renew || pressing(state)
+        };
         if !work(&state) {
             state.idle = true;
             state = if dirty {
@@ -177,6 +193,7 @@ impl Feed {
             items: std::mem::take(&mut state.items),
             behind: state.behind.take(),
             questions: std::mem::take(&mut state.questions),
+            renew: std::mem::take(&mut state.renew),
             stop: state.stop,
         }
     }
@@ -187,6 +204,7 @@ struct Work {
     items: Vec<Item>,
     behind: Option<Position>,
     questions: Vec<Question>,
+    renew: bool,
     stop: bool,
 }
 

@@ -162,6 +162,13 @@ impl Index {
         Self::build(store, boot, lock, backend)
     }
 
+    /// Builds it anew while it is open.
+    fn renew(self) -> Result<Self, IndexError> {
+        let Self { store, table, format, _lock: lock, .. } = self;
+        drop(table);
+        Self::build(&store, format.boot, lock, format.backend)
+    }
+
     fn build(
         store: &Path,
         boot: BootId,
@@ -442,9 +449,11 @@ fn write_format(store: &Path, format: &Format) -> Result<(), IndexError> {
 }
 
 /// Makes the next start build the index anew.
-fn distrust(store: &Path) {
+pub(super) fn distrust(store: &Path) {
     let path = format_path(store);
-    if let Err(error) = fs::remove_file(&path) {
+    if let Err(error) = fs::remove_file(&path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
         tracing::warn!(%error, path = %path.display(), "the failed index could not be marked");
     }
 }

@@ -12,11 +12,14 @@ impl Index {
             {
                 continue;
             }
-            let mut scan = match self.covered {
-                Some(covered) if covered.segment == segment => {
-                    Scan::open_at(&path, covered.offset)?
-                }
-                _ => Scan::open(&path)?.0,
+            let opened = match self.covered {
+                Some(covered) if covered.segment == segment => Scan::open_at(&path, covered.offset),
+                _ => Scan::open(&path).map(|(scan, _)| scan),
+            };
+            let mut scan = match opened {
+                // Deleted since the directory was read.
+                Err(error) if error.is_gone() => continue,
+                opened => opened?,
             };
             self.take_segment(segment, &mut scan, until)?;
         }

@@ -6,7 +6,10 @@ use serde::Serialize;
 
 use crate::{
     model::SegmentId,
-    store::{ScanError, bundle::Manifest, rows::Position, signing::KeyId},
+    store::{
+        DeletedRecords, DeletedSegments, ScanError, bundle::Manifest, rows::Position,
+        signing::KeyId,
+    },
 };
 
 /// A store could not be checked at all.
@@ -78,6 +81,12 @@ pub struct VerifyReport {
     pub unsigned_records: u64,
     /// Records of which only the digest is left.
     pub pruned_records: u64,
+    /// Runs of segments that are gone, as tombstones say.
+    pub deleted_segments: Vec<DeletedSegments>,
+    /// What tombstones say of deleted records, by segment.
+    pub deleted_records: Vec<DeletedRecords>,
+    /// Bodies that could not be compared, since some of each was deleted.
+    pub partial_bodies: u64,
     /// Records of sessions that were erased: their key is gone.
     pub erased_records: u64,
     /// Encrypted records whose key is not here: their chain was checked, their bodies were not.

@@ -24,6 +24,7 @@ mod player;
 mod policies;
 mod reads;
 mod record;
+mod retention;
 mod runner;
 mod scene;
 mod streams;
@@ -91,6 +92,7 @@ fn all() -> Vec<runner::Scenario> {
         ended::scenarios(),
         record::scenarios(),
         reads::scenarios(),
+        retention::scenarios(),
         player::scenarios(),
         account::scenarios(),
         leaks::scenarios(),

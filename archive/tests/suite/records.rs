@@ -79,7 +79,7 @@ pub(crate) fn ended(session: SessionId, time: Timestamp) -> Record {
         state: SessionState::Ended,
         ended: Some(time),
         by: None,
-        why: None,
+        why: None, account: None,
     })
 }
 

@@ -164,15 +164,15 @@ pub struct Account {
     /// The sum of all gaps.
     #[serde(default)]
     pub gap_bytes: u64,
-    /// Bytes that passed while the witness did not see, at most eight: where they are, without a word on
-    /// whether they are accounted for. Only in an unwitnessed account.
+    /// Bytes that passed while the witness did not see, at most eight spans: where they are, without a word on
+    /// whether they are accounted for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unseen: Vec<Gap>,
     /// The sum of all that is unseen.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unseen_bytes: u64,
-    /// Complete by the count of eBPF programs that passed their self-test and lost nothing meanwhile: only this
-    /// is called kernel-verified.
+    /// Complete by the count of eBPF programs that passed their self-test, and nothing happened to the witness
+    /// meanwhile: only this is called kernel-verified.
     #[serde(default, skip_serializing_if = "is_false")]
     pub kernel_verified: bool,
     /// Why unwitnessed, or what else to know.

@@ -225,7 +225,7 @@ impl Store {
                     state: SessionState::Incomplete(IncompleteReason::GatewayLost),
                     ended: Some(view.last_activity),
                     by: None,
-                    why: None,
+                    why: None, account: None,
                 })
             };
             let mut items = segment.write_now(lost_sessions.iter().map(lost).collect())?;

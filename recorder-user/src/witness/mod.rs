@@ -30,15 +30,19 @@ mod notices;
 mod object;
 mod pod;
 mod probe;
+mod sample;
 mod self_test;
 mod socket;
+mod spent;
 mod sys;
 mod tcp_info;
 
-pub use account::{GAPS_MAX, Role, account_exchange, compare_socket};
+pub use account::{GAPS_MAX, Role, View, account_exchange, compare_socket};
 pub use object::FindObjectError;
 pub use probe::LoadProbeError;
+pub use sample::{KernelSample, Looks, Sample};
 pub use socket::{KernelTotals, SocketWitness};
+pub use spent::{Course, Pace};
 
 /// Which witness to use (configuration key `witness.mode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -520,6 +520,6 @@ fn changed(state: SessionState, ended: Option<Timestamp>) -> Record {
         state,
         ended,
         by: None,
-        why: None,
+        why: None, account: None,
     })
 }

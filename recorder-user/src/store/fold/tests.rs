@@ -157,7 +157,7 @@ fn the_first_reason_stays_and_a_session_may_go_on() {
     let session = SessionId::new();
     let changed = |state, ended| {
         let time = Timestamp::EPOCH;
-        Record::SessionChanged(SessionChanged { session, time, state, ended, by: None, why: None })
+        Record::SessionChanged(SessionChanged { session, time, state, ended, by: None, why: None, account: None })
     };
     let ended = Some(Timestamp::from_micros(9));
     let rows = folded(&[

@@ -209,7 +209,7 @@ impl Agent {
             state: SessionState::Ended,
             ended: Some(time),
             by: None,
-            why: None,
+            why: None, account: None,
         })
     }
 

@@ -197,7 +197,8 @@ impl Comparison {
             }
         }
         if let Some(tcp_in) = evidence.tcp_in_bytes {
-            let tcp_in = without_fin(tcp_in, evidence.gateway_in_bytes);
+            let hooks = evidence.kernel_in_bytes.unwrap_or(evidence.gateway_in_bytes);
+            let tcp_in = without_fin(without_fin(tcp_in, evidence.gateway_in_bytes), hooks);
             self.tcp(inbound, cookie, [evidence.gateway_in_bytes, tcp_in]);
         }
         if let Some(tcp_out) = evidence.tcp_out_bytes {
@@ -319,6 +320,6 @@ impl Comparison {
 
 /// TCP counts a FIN from the peer as a byte, and once the connection is closed does not tell whether there was
 /// one: where its count is asked, one inbound byte too many is none.
-fn without_fin(tcp_in: u64, gateway_in: u64) -> u64 {
-    if gateway_in.checked_add(1) == Some(tcp_in) { gateway_in } else { tcp_in }
+fn without_fin(tcp_in: u64, other_in: u64) -> u64 {
+    if other_in.checked_add(1) == Some(tcp_in) { other_in } else { tcp_in }
 }

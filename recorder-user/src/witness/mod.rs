@@ -26,6 +26,7 @@ use crate::model::{CapabilityRecord, HookState, Tier};
 mod account;
 mod clock;
 mod drain;
+mod health;
 mod notices;
 mod object;
 mod pod;
@@ -38,6 +39,7 @@ mod sys;
 mod tcp_info;
 
 pub use account::{GAPS_MAX, Role, View, account_exchange, compare_socket};
+pub use health::{Disturbance, Health, HealthMark, OnChange};
 pub use object::FindObjectError;
 pub use probe::LoadProbeError;
 pub use sample::{KernelSample, Looks, Sample};
@@ -162,6 +164,7 @@ pub struct Witness {
 
 /// What the witness and its sockets share.
 struct Shared {
+    health: Arc<Health>,
     capability: CapabilityRecord,
     means: Means,
     adopted: AtomicU64,
@@ -266,6 +269,7 @@ impl Witness {
         let zero = AtomicU64::default;
         Self {
             shared: Arc::new(Shared {
+                health: Arc::default(),
                 capability,
                 means,
                 adopted: zero(),
@@ -295,6 +299,12 @@ impl Witness {
     #[must_use]
     pub fn adopt(&self, fd: BorrowedFd<'_>) -> SocketWitness {
         SocketWitness::new(Arc::clone(&self.shared), fd)
+    }
+
+    /// What became of it since it started.
+    #[must_use]
+    pub fn health(&self) -> &Arc<Health> {
+        &self.shared.health
     }
 
     /// Numbers for metrics.

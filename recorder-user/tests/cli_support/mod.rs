@@ -494,6 +494,7 @@ pub(crate) fn alices_session() -> Vec<Record> {
                 from: 4096,
                 to: 4216,
                 cookie: None,
+                tcp: false,
             }],
             ..Account::default()
         };

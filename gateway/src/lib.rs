@@ -25,6 +25,7 @@ pub mod late;
 pub mod live;
 pub mod metrics;
 pub mod open;
+pub mod passage;
 pub mod policy;
 mod pruning;
 pub mod redact_key;

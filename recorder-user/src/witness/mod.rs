@@ -43,7 +43,7 @@ pub use health::{Disturbance, Health, HealthMark, OnChange};
 pub use object::FindObjectError;
 pub use probe::LoadProbeError;
 pub use sample::{KernelSample, Looks, Sample};
-pub use socket::{KernelTotals, SocketWitness};
+pub use socket::{KernelTotals, SocketWitness, TcpTotals};
 pub use spent::{Course, Pace};
 
 /// Which witness to use (configuration key `witness.mode`).
@@ -338,6 +338,12 @@ impl Witness {
         }
         stats
     }
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds: what the eBPF programs read too.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    u64::try_from(sys::clock_ns(sys::Clock::Monotonic)).unwrap_or(0)
 }
 
 /// eBPF is not to be had; what was tried is told all the same.

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use super::{Means, Shared, notices::SocketNotices, sys, tcp_info};
+use super::{KernelSample, Means, Shared, notices::SocketNotices, sys, tcp_info};
 use crate::model::Timestamp;
 
 /// What the kernel counted on a socket since it was adopted.
@@ -25,6 +25,17 @@ pub struct KernelTotals {
     pub lost_events: u64,
     /// Notices that the kernel made for this socket.
     pub seq: u64,
+}
+
+/// What TCP itself counted on a socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpTotals {
+    /// Bytes that arrived and were read, by whatever way.
+    pub in_bytes: u64,
+    /// Bytes that TCP took to send.
+    pub out_bytes: u64,
+    /// Bytes that arrived and that nobody read.
+    pub unread_bytes: u64,
 }
 
 /// A socket that the witness watches. Dropping it ends that; the socket itself is the gateway's.
@@ -90,6 +101,32 @@ impl SocketWitness {
     #[must_use]
     pub fn close(self, fd: BorrowedFd<'_>) -> Option<KernelTotals> {
         self.totals(fd)
+    }
+
+    /// The kernel's numbers without a system call; none where the tier does not have them in shared memory.
+    #[must_use]
+    pub fn sample(&self) -> Option<KernelSample> {
+        None
+    }
+
+    /// The wall-clock time of a kernel time; none of 0, and where the tier has no kernel times.
+    #[must_use]
+    pub fn wall(&self, ktime_ns: u64) -> Option<Timestamp> {
+        match &self.shared.means {
+            Means::Ebpf(ebpf) => ebpf.anchor.wall(ktime_ns),
+            Means::TcpInfo | Means::Off => None,
+        }
+    }
+
+    /// TCP's own count of a socket that programs count too: three system calls, for when the connection closes.
+    #[must_use]
+    pub fn tcp_totals(&self, fd: BorrowedFd<'_>) -> Option<TcpTotals> {
+        let Watched::Ebpf(_) = &self.watched else { return None };
+        let counted = tcp_info::counted(fd)
+            .inspect_err(|error| tracing::warn!(cookie = self.cookie, %error, "no TCP_INFO"))
+            .ok()?;
+        let tcp_info::Counted { in_bytes, out_bytes, unread_bytes } = counted;
+        Some(TcpTotals { in_bytes, out_bytes, unread_bytes })
     }
 
     fn tcp_info_totals(&self, fd: BorrowedFd<'_>) -> Option<KernelTotals> {

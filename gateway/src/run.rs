@@ -162,6 +162,9 @@ async fn start(
         .await
         .context("record the start")?;
 
+    let late = Arc::new(LateOutcomes::default());
+    record_health(&witness, &recorder, &metrics, &late);
+
     let archiving = Archiving::start(config, &tasks, &stop).context("set up the archive")?;
     let identifier = Identifier::start(&config.authentication, &tasks, &stop);
     let sessions =
@@ -182,7 +185,7 @@ async fn start(
         sessions,
         upgrades: Upgrades::new(config.sessions.streams),
         live,
-        late: Arc::new(LateOutcomes::default()),
+        late,
         retention: Arc::clone(&retention),
         redact_key,
         metrics,
@@ -205,6 +208,25 @@ async fn start(
     tasks.spawn(accept::serve(Arc::clone(&gateway), wiring, listener, certificate));
     tracing::info!(listen = %config.listen, policy_set, "serving");
     Ok(Running { gateway, gateway_id: store.gateway_id(), recorder, health_stop, connections })
+}
+
+/// From now on every change of the witness is on record and in the metrics. The gateway goes on with what it has.
+fn record_health(
+    witness: &Witness,
+    recorder: &Recorder,
+    metrics: &Arc<Metrics>,
+    late: &Arc<LateOutcomes>,
+) {
+    let (recorder, metrics, late) = (recorder.clone(), Arc::clone(metrics), Arc::clone(late));
+    witness.health().listen(Box::new(move |changed| {
+        let (event, detail) = (changed.event.as_str(), changed.detail.as_str());
+        tracing::warn!(event, blind = changed.blind, lost = changed.lost, detail, "witness changed");
+        metrics.witness_changed(changed);
+        let record = Record::WitnessChanged(changed.clone());
+        if recorder.try_append(record.clone()).is_err() {
+            late.keep(record);
+        }
+    }));
 }
 
 /// Where there is an archive only what is in it may be deleted.

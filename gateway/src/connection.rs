@@ -17,7 +17,7 @@ use bytes::{Buf as _, Bytes};
 use recorder_user::{
     model::{ConnectionClosed, ExchangeId, Record, SessionId, SocketEvidence, Timestamp},
     store::Recorder,
-    witness::{self, HealthMark, Looks, Role, Sample, SocketWitness, View, Witness},
+    witness::{self, SightMark, Looks, Role, Sample, SocketWitness, View, Witness},
 };
 use std::os::fd::AsFd as _;
 use tokio::{
@@ -71,8 +71,8 @@ pub struct Connection {
     exchanges: AtomicU64,
     traffic: Traffic,
     carried: Mutex<Carried>,
-    /// The witness's health when it began to watch the socket.
-    adopted: HealthMark,
+    /// How well the witness saw when it began to watch the socket.
+    adopted: SightMark,
     /// The target of the connection's first request, where that is too long for hyper.
     long_target: Mutex<Option<LongTarget>>,
     /// The last look, taken before the socket was closed: exchanges may outlive it by a moment.
@@ -119,9 +119,9 @@ impl Connection {
         &self.traffic
     }
 
-    /// The witness's health when it began to watch the socket.
+    /// How well the witness saw when it began to watch the socket.
     #[must_use]
-    pub const fn adopted(&self) -> HealthMark {
+    pub const fn adopted(&self) -> SightMark {
         self.adopted
     }
 
@@ -233,7 +233,7 @@ impl Connection {
     fn closed(&self, witness: &Witness) -> ConnectionClosed {
         let look = self.look();
         let evidence = self.last.get_or_init(|| self.last_evidence(look)).clone();
-        let happened = witness.health().since(self.adopted);
+        let happened = witness.sight().since(self.adopted);
         let view = View {
             capability: witness.capability(),
             disturbed: happened.disturbed,
@@ -277,7 +277,7 @@ impl WitnessedTcp {
         on_close: Arc<dyn Fn(&ConnectionClosed) + Send + Sync>,
     ) -> Self {
         // Before it is watched: what happens between counts.
-        let adopted = witness.health().mark();
+        let adopted = witness.sight().mark();
         let socket = witness.adopt(stream.as_fd());
         let stream = Arc::new(stream);
         let connection = Arc::new(Connection {

@@ -14,7 +14,7 @@ use recorder_user::{
     },
     redact,
     store::Need,
-    witness::HealthMark,
+    witness::SightMark,
 };
 
 use crate::{
@@ -58,8 +58,8 @@ pub struct Draft {
     pub received: Instant,
     /// Its use of the client's connection.
     pub passage: Passage,
-    /// The witness's health when it began.
-    pub health: HealthMark,
+    /// How well the witness saw when it began.
+    pub sight: SightMark,
     /// The record of intent, as far as it is known.
     pub opened: ExchangeOpened,
     /// Whether the client asks to leave HTTP.
@@ -98,7 +98,7 @@ pub async fn serve(
 impl Draft {
     fn new(gateway: &Gateway, client: &Arc<Connection>, upgraded: bool) -> Self {
         let passage = Passage::accepted(client);
-        let health = gateway.witness.health().mark();
+        let sight = gateway.witness.sight().mark();
         let id = ExchangeId::new();
         let opened = ExchangeOpened {
             exchange: id,
@@ -109,7 +109,7 @@ impl Draft {
         };
         let timing = Timing::default();
         let (received, session) = (Instant::now(), None);
-        Self { id, received, passage, health, opened, upgraded, session, timing }
+        Self { id, received, passage, sight, opened, upgraded, session, timing }
     }
 }
 

@@ -178,7 +178,7 @@ pub async fn open(
         session,
         info: Arc::clone(&info),
         client: draft.passage,
-        health: draft.health,
+        sight: draft.sight,
         shared,
         received,
         timing: draft.timing,

@@ -11,7 +11,7 @@ use recorder_user::{
         RequestInfo, ResponseHead, ResponseStarted, StreamFacts, Timestamp, Timing,
     },
     store::{Ack, Need},
-    witness::{self, Course, HealthMark, View},
+    witness::{self, Course, SightMark, View},
 };
 
 use crate::{
@@ -44,8 +44,8 @@ pub struct Exchange {
     info: Arc<RequestInfo>,
     client: Passage,
     upstream: Option<Passage>,
-    /// The witness's health when it began.
-    health: HealthMark,
+    /// How well the witness saw when it began.
+    sight: SightMark,
     /// The place on a connection that others use too.
     lease: Option<Lease>,
     shared: Arc<Mutex<Shared>>,
@@ -82,8 +82,8 @@ pub struct Start {
     pub info: Arc<RequestInfo>,
     /// Its use of the client's connection.
     pub client: Passage,
-    /// The witness's health when it began.
-    pub health: HealthMark,
+    /// How well the witness saw when it began.
+    pub sight: SightMark,
     /// What the taps share.
     pub shared: Arc<Mutex<Shared>>,
     /// When its head was received.
@@ -112,7 +112,7 @@ impl Exchange {
             info: start.info,
             client: start.client,
             upstream: None,
-            health: start.health,
+            sight: start.sight,
             lease: None,
             shared: start.shared,
             received: start.received,
@@ -308,15 +308,15 @@ impl Exchange {
         let client = self.client.connection().evidence_of(&course.client);
         let used = self.upstream.as_ref().map(Passage::connection).zip(course.upstream.as_ref());
         let upstream = used.map(|(connection, looks)| connection.evidence_of(looks));
-        let health = self.gateway.witness.health();
+        let sight = self.gateway.witness.sight();
         // Totals are those of whole connections: what was not seen before the exchange is missing in them too.
-        let blind = health.since(self.client.connection().adopted()).blind.or_else(|| {
+        let blind = sight.since(self.client.connection().adopted()).blind.or_else(|| {
             let (connection, _) = used?;
-            health.since(connection.adopted()).blind
+            sight.since(connection.adopted()).blind
         });
         let view = View {
             capability: self.gateway.witness.capability(),
-            disturbed: blind.is_some() || health.since(self.health).disturbed,
+            disturbed: blind.is_some() || sight.since(self.sight).disturbed,
             blind: blind.as_deref(),
         };
         witness::account_exchange(Some(&client), upstream.as_ref(), bodies, view)

@@ -62,7 +62,7 @@ impl Evidence {
             changes: counter(
                 registry,
                 "decklog_witness_changes_total",
-                "Changes of the witness: probe_lost, overflow, detached, heartbeat_missed, recovered",
+                "Changes of the witness, such as overflow, detached, heartbeat_missed, recovered",
                 &["event"],
             )?,
             blind: gauges(
@@ -73,13 +73,7 @@ impl Evidence {
             )?,
         };
         // A rate needs a zero to begin with.
-        for event in [
-            WitnessEvent::ProbeLost,
-            WitnessEvent::Overflow,
-            WitnessEvent::Detached,
-            WitnessEvent::HeartbeatMissed,
-            WitnessEvent::Recovered,
-        ] {
+        for event in WitnessEvent::ALL {
             evidence.changes.with_label_values(&[event.as_str()]).inc_by(0);
         }
         evidence.blind.with_label_values::<&str>(&[]).set(0);

@@ -12,6 +12,12 @@ pub enum WitnessEvent {
     ProbeLost,
     /// Notices were lost: the kernel's ring was full. Totals stay exact.
     Overflow,
+    /// Notices of who opened connections were lost: somebody may have gone round the gateway unseen.
+    ConnectionsLost,
+    /// Sockets could not be witnessed that should have been.
+    SocketsUnwitnessed,
+    /// Notices do not come through. Totals stay exact.
+    NoticesStopped,
     /// Programs are not attached any more, and nobody of us detached them.
     Detached,
     /// A beat that was sent through the kernel did not come back in time.
@@ -24,12 +30,27 @@ pub enum WitnessEvent {
 }
 
 impl WitnessEvent {
+    /// All that this version knows.
+    pub const ALL: [Self; 8] = [
+        Self::ProbeLost,
+        Self::Overflow,
+        Self::ConnectionsLost,
+        Self::SocketsUnwitnessed,
+        Self::NoticesStopped,
+        Self::Detached,
+        Self::HeartbeatMissed,
+        Self::Recovered,
+    ];
+
     /// The word as written in records and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ProbeLost => "probe_lost",
             Self::Overflow => "overflow",
+            Self::ConnectionsLost => "connections_lost",
+            Self::SocketsUnwitnessed => "sockets_unwitnessed",
+            Self::NoticesStopped => "notices_stopped",
             Self::Detached => "detached",
             Self::HeartbeatMissed => "heartbeat_missed",
             Self::Recovered => "recovered",
@@ -38,23 +59,20 @@ impl WitnessEvent {
     }
 }
 
-/// The witness changed. No account that was open between `since` and `time` is kernel-verified.
+/// The witness changed. No account that was open at `time`, or while it was blind, is kernel-verified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WitnessChanged {
-    /// When it was noticed.
+    /// When it was noticed: within a second.
     pub time: Timestamp,
     /// What happened.
     pub event: WitnessEvent,
     /// The tier in use.
     pub tier: Tier,
-    /// When the witness was known to see for the last time; none where that does not apply.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub since: Option<Timestamp>,
     /// Whether it is blind from now on: sockets are unwitnessed until it has recovered.
     #[serde(default)]
     pub blind: bool,
-    /// Notices that were lost, for an overflow.
+    /// How many notices or sockets, where something was lost.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lost: u64,
     /// For a human.

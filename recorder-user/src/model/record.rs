@@ -366,7 +366,6 @@ mod tests {
             time: Timestamp::from_micros(7),
             event: crate::model::WitnessEvent::Detached,
             tier: crate::model::Tier::T1,
-            since: Some(Timestamp::from_micros(6)),
             blind: true,
             lost: 0,
             detail: "sock_send_length".into(),

@@ -26,23 +26,23 @@ use crate::model::{CapabilityRecord, HookState, Tier};
 mod account;
 mod clock;
 mod drain;
-mod health;
 mod notices;
 mod object;
 mod pod;
 mod probe;
 mod sample;
 mod self_test;
+mod sight;
 mod socket;
 mod spent;
 mod sys;
 mod tcp_info;
 
 pub use account::{GAPS_MAX, Role, View, account_exchange, compare_socket};
-pub use health::{Disturbance, Health, HealthMark, OnChange};
 pub use object::FindObjectError;
 pub use probe::LoadProbeError;
 pub use sample::{KernelSample, Looks, Sample};
+pub use sight::{Disturbance, Sight, SightMark};
 pub use socket::{KernelTotals, SocketWitness, TcpTotals};
 pub use spent::{Course, Pace};
 
@@ -164,7 +164,7 @@ pub struct Witness {
 
 /// What the witness and its sockets share.
 struct Shared {
-    health: Arc<Health>,
+    sight: Sight,
     capability: CapabilityRecord,
     means: Means,
     adopted: AtomicU64,
@@ -269,7 +269,7 @@ impl Witness {
         let zero = AtomicU64::default;
         Self {
             shared: Arc::new(Shared {
-                health: Arc::default(),
+                sight: Sight::default(),
                 capability,
                 means,
                 adopted: zero(),
@@ -301,10 +301,10 @@ impl Witness {
         SocketWitness::new(Arc::clone(&self.shared), fd)
     }
 
-    /// What became of it since it started.
+    /// How well it sees, as far as somebody noted it.
     #[must_use]
-    pub fn health(&self) -> &Arc<Health> {
-        &self.shared.health
+    pub fn sight(&self) -> &Sight {
+        &self.shared.sight
     }
 
     /// Numbers for metrics.

@@ -17,7 +17,7 @@ use bytes::{Buf as _, Bytes};
 use recorder_user::{
     model::{ConnectionClosed, ExchangeId, Record, SessionId, SocketEvidence, Timestamp},
     store::Recorder,
-    witness::{self, SightMark, Looks, Role, Sample, SocketWitness, View, Witness},
+    witness::{self, Looks, Role, Sample, SightMark, SocketWitness, View, Witness},
 };
 use std::os::fd::AsFd as _;
 use tokio::{

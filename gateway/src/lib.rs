@@ -39,3 +39,4 @@ pub mod tap;
 pub mod unrecorded;
 pub mod upgrade;
 pub mod upstream;
+pub mod witnessing;

@@ -184,7 +184,8 @@ mod tests {
     use super::*;
 
     fn at(out_bytes: u64) -> Sample {
-        let kernel = KernelSample { out_bytes, last_out_ns: out_bytes * 1_000, ..Default::default() };
+        let kernel =
+            KernelSample { out_bytes, last_out_ns: out_bytes * 1_000, ..Default::default() };
         Sample { gateway_out_bytes: out_bytes, kernel: Some(kernel), ..Sample::default() }
     }
 
@@ -205,7 +206,11 @@ mod tests {
         let first = noted(&mut beginnings, false, 100);
         let second = noted(&mut beginnings, false, 700);
         let ends = beginnings.ends(&at(900), wall);
-        let end = |exchange, out_to: u64| ExchangeEnd { exchange, out_to, last_out: wall(out_to * 1_000) };
+        let end = |exchange, out_to: u64| ExchangeEnd {
+            exchange,
+            out_to,
+            last_out: wall(out_to * 1_000),
+        };
         assert_eq!(ends, [end(first, 700), end(second, 900)]);
     }
 

@@ -35,6 +35,7 @@ use crate::{
     unrecorded::Unrecorded,
     upgrade::Upgrades,
     upstream::Upstream,
+    witnessing::Witnessing,
 };
 
 /// Serves until SIGTERM or SIGINT.
@@ -163,7 +164,10 @@ async fn start(
         .context("record the start")?;
 
     let late = Arc::new(LateOutcomes::default());
-    record_health(&witness, &recorder, &metrics, &late);
+    if let Some(changes) = witness.take_health() {
+        let witnessing = Witnessing::new(&witness, &recorder, &metrics, &late);
+        tasks.spawn(witnessing.follow(changes, stop.clone()));
+    }
 
     let archiving = Archiving::start(config, &tasks, &stop).context("set up the archive")?;
     let identifier = Identifier::start(&config.authentication, &tasks, &stop);
@@ -208,25 +212,6 @@ async fn start(
     tasks.spawn(accept::serve(Arc::clone(&gateway), wiring, listener, certificate));
     tracing::info!(listen = %config.listen, policy_set, "serving");
     Ok(Running { gateway, gateway_id: store.gateway_id(), recorder, health_stop, connections })
-}
-
-/// From now on every change of the witness is on record and in the metrics. The gateway goes on with what it has.
-fn record_health(
-    witness: &Witness,
-    recorder: &Recorder,
-    metrics: &Arc<Metrics>,
-    late: &Arc<LateOutcomes>,
-) {
-    let (recorder, metrics, late) = (recorder.clone(), Arc::clone(metrics), Arc::clone(late));
-    witness.health().listen(Box::new(move |changed| {
-        let (event, detail) = (changed.event.as_str(), changed.detail.as_str());
-        tracing::warn!(event, blind = changed.blind, lost = changed.lost, detail, "witness changed");
-        metrics.witness_changed(changed);
-        let record = Record::WitnessChanged(changed.clone());
-        if recorder.try_append(record.clone()).is_err() {
-            late.keep(record);
-        }
-    }));
 }
 
 /// Where there is an archive only what is in it may be deleted.

@@ -70,9 +70,8 @@ pub fn splice(socket: &TcpStream, count: usize) -> Result<()> {
     while taken < count {
         let (from, to) = (socket.as_raw_fd(), writer.as_raw_fd());
         // SAFETY: both descriptors are open, and no offsets are given, so that no pointer is followed.
-        let moved = unsafe {
-            libc::splice(from, ptr::null_mut(), to, ptr::null_mut(), count - taken, 0)
-        };
+        let moved =
+            unsafe { libc::splice(from, ptr::null_mut(), to, ptr::null_mut(), count - taken, 0) };
         match usize::try_from(moved) {
             Ok(0) => bail!("the connection ended after {taken} bytes"),
             Ok(more) => taken += more,

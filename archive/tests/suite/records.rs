@@ -79,7 +79,8 @@ pub(crate) fn ended(session: SessionId, time: Timestamp) -> Record {
         state: SessionState::Ended,
         ended: Some(time),
         by: None,
-        why: None, account: None,
+        why: None,
+        account: None,
     })
 }
 

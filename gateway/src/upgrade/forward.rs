@@ -106,9 +106,7 @@ pub async fn forward(gateway: &Arc<Gateway>, mut opened: Opened, asking: Asking)
     match cluster.upstream.upgrade(request, long_target).await {
         Ok((response, passage)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             match asking.offer.agreed(response.headers()) {
-                Ok(protocol) => {
-                    switch(gateway, opened, asking, &protocol, response, passage).await
-                }
+                Ok(protocol) => switch(gateway, opened, asking, &protocol, response, passage).await,
                 Err(why) => {
                     let message = format!(
                         "the API server of cluster {:?} answered an upgrade wrongly: {why}",
@@ -119,9 +117,7 @@ pub async fn forward(gateway: &Arc<Gateway>, mut opened: Opened, asking: Asking)
                 }
             }
         }
-        Ok((response, passage)) => {
-            forward::respond(gateway, opened, response, passage, None).await
-        }
+        Ok((response, passage)) => forward::respond(gateway, opened, response, passage, None).await,
         Err(error) => {
             gateway.metrics.upstream_failed(&cluster.name);
             let sent = matches!(error, SendError::Lost(_));

@@ -7,9 +7,9 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Account, CapabilityRecord, ExchangeEnd, ExchangeId, ExchangeOpened, ExchangeSettled, GatewayId, HoldChanged,
-    MicrosSince, RecordingRead, RequestEnded, ResponseStarted, SessionChanged, SessionOpened,
-    SocketEvidence, Timestamp, WitnessChanged,
+    Account, CapabilityRecord, ExchangeEnd, ExchangeId, ExchangeOpened, ExchangeSettled, GatewayId,
+    HoldChanged, MicrosSince, RecordingRead, RequestEnded, ResponseStarted, SessionChanged,
+    SessionOpened, SocketEvidence, Timestamp, WitnessChanged,
 };
 
 /// Which way bytes flow: `request` from the client to the API server, `response` back.

@@ -6,7 +6,10 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::model::{WitnessChanged, WitnessEvent};
+use recorder_ebpf::name;
+
+use super::health::{HealthEvent, Trouble};
+use crate::model::{Tier, WitnessChanged, WitnessEvent};
 
 /// How well a witness sees.
 #[derive(Default)]
@@ -84,10 +87,74 @@ impl Sight {
     }
 }
 
+/// Makes records of the changes of a witness's health, in their order.
+#[derive(Debug)]
+pub struct Follower {
+    tier: Tier,
+    /// Lasting troubles that are not over.
+    troubles: Vec<Trouble>,
+}
+
+impl Follower {
+    /// For a witness of this tier.
+    #[must_use]
+    pub const fn new(tier: Tier) -> Self {
+        Self { tier, troubles: Vec::new() }
+    }
+
+    /// The record of a change.
+    pub fn follow(&mut self, told: HealthEvent) -> WitnessChanged {
+        let HealthEvent { time, trouble, over } = told;
+        self.troubles.retain(|lasting| *lasting != trouble);
+        let (event, lost, detail) = match &trouble {
+            Trouble::HookLost { hook } => {
+                (WitnessEvent::Detached, 0, format!("the program on {hook} is cut off"))
+            }
+            Trouble::HeartbeatMissed => {
+                (WitnessEvent::HeartbeatMissed, 0, "a heartbeat was not counted".to_owned())
+            }
+            Trouble::NoticesStopped => {
+                (WitnessEvent::NoticesStopped, 0, "the ring is not emptied".to_owned())
+            }
+            Trouble::NoticesLost { notices } => {
+                (WitnessEvent::Overflow, *notices, format!("{notices} notices were lost"))
+            }
+            Trouble::ConnectionsLost { notices } => {
+                let detail = format!("{notices} notices of who connects were lost");
+                (WitnessEvent::ConnectionsLost, *notices, detail)
+            }
+            Trouble::SocketsUnwitnessed { sockets } => {
+                let detail = format!("{sockets} sockets could not be witnessed");
+                (WitnessEvent::SocketsUnwitnessed, *sockets, detail)
+            }
+        };
+        let (event, detail) = if over {
+            (WitnessEvent::Recovered, format!("over: {detail}"))
+        } else {
+            (event, detail)
+        };
+        if trouble.lasts() && !over {
+            self.troubles.push(trouble);
+        }
+        let blind = self.troubles.iter().any(stops_counting);
+        WitnessChanged { time, event, tier: self.tier, blind, lost, detail }
+    }
+}
+
+/// Whether bytes go uncounted while it lasts. A hook that only tells of connections counts none.
+fn stops_counting(trouble: &Trouble) -> bool {
+    match trouble {
+        Trouble::HookLost { hook } => {
+            [name::SOCK_SEND_LENGTH, name::SOCK_RECV_LENGTH].contains(&hook.as_str())
+        }
+        other => other.spoils_totals(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Tier, Timestamp};
+    use crate::model::Timestamp;
 
     fn changed(event: WitnessEvent, blind: bool) -> WitnessChanged {
         let (time, detail) = (Timestamp::from_micros(1), "why".to_owned());
@@ -113,5 +180,43 @@ mod tests {
         assert_eq!(sight.since(while_blind).blind.as_deref(), Some(why), "blind at its beginning");
         assert_eq!(sight.since(before).blind.as_deref(), Some(why), "blind in the middle");
         assert_eq!(sight.since(sight.mark()), Disturbance::default());
+    }
+
+    #[test]
+    fn the_witness_is_blind_until_the_last_trouble_that_spoils_totals_is_over() {
+        let mut follower = Follower::new(Tier::T1);
+        let mut follow = |trouble: Trouble, over| {
+            let time = Timestamp::from_micros(1);
+            let changed = follower.follow(HealthEvent { time, trouble, over });
+            (changed.event, changed.blind, changed.lost)
+        };
+        let hook = || Trouble::HookLost { hook: name::SOCK_SEND_LENGTH.to_owned() };
+        assert_eq!(
+            follow(Trouble::NoticesLost { notices: 7 }, false),
+            (WitnessEvent::Overflow, false, 7)
+        );
+        let other = || Trouble::HookLost { hook: "connect4".to_owned() };
+        assert_eq!(
+            follow(other(), false),
+            (WitnessEvent::Detached, false, 0),
+            "it counts no bytes"
+        );
+        assert_eq!(follow(hook(), false), (WitnessEvent::Detached, true, 0));
+        assert_eq!(
+            follow(Trouble::HeartbeatMissed, false),
+            (WitnessEvent::HeartbeatMissed, true, 0)
+        );
+        assert_eq!(
+            follow(Trouble::NoticesLost { notices: 1 }, false),
+            (WitnessEvent::Overflow, true, 1),
+            "it stays blind"
+        );
+        assert_eq!(follow(hook(), true), (WitnessEvent::Recovered, true, 0), "one trouble is left");
+        assert_eq!(follow(Trouble::HeartbeatMissed, true), (WitnessEvent::Recovered, false, 0));
+        assert_eq!(
+            follow(Trouble::NoticesStopped, false),
+            (WitnessEvent::NoticesStopped, false, 0),
+            "totals do not depend on notices"
+        );
     }
 }

@@ -521,6 +521,7 @@ fn changed(state: SessionState, ended: Option<Timestamp>) -> Record {
         state,
         ended,
         by: None,
-        why: None, account: None,
+        why: None,
+        account: None,
     })
 }

@@ -121,7 +121,8 @@ async fn one_session_is_erased_and_the_chain_stands() {
         state: SessionState::Open,
         ended: None,
         by: None,
-        why: None, account: None,
+        why: None,
+        account: None,
     });
     place.write(vec![changed.clone()]).await;
     let read = place.read();

@@ -83,8 +83,7 @@ fn the_worst_account_and_the_first_reason_stay() {
 
 #[test]
 fn a_session_is_kernel_verified_when_all_of_it_is() {
-    let verified =
-        || Account { kernel_verified: true, ..account(AccountState::Complete, 0) };
+    let verified = || Account { kernel_verified: true, ..account(AccountState::Complete, 0) };
     let check = |accounts: &[Account], expected| {
         let session = SessionId::new();
         let mut records = vec![opened_session(session, "x")];
@@ -184,7 +183,15 @@ fn the_first_reason_stays_and_a_session_may_go_on() {
     let session = SessionId::new();
     let changed = |state, ended| {
         let time = Timestamp::EPOCH;
-        Record::SessionChanged(SessionChanged { session, time, state, ended, by: None, why: None, account: None })
+        Record::SessionChanged(SessionChanged {
+            session,
+            time,
+            state,
+            ended,
+            by: None,
+            why: None,
+            account: None,
+        })
     };
     let ended = Some(Timestamp::from_micros(9));
     let rows = folded(&[

@@ -209,7 +209,8 @@ impl Agent {
             state: SessionState::Ended,
             ended: Some(time),
             by: None,
-            why: None, account: None,
+            why: None,
+            account: None,
         })
     }
 

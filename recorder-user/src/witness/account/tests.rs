@@ -239,12 +239,20 @@ fn three_counts_agree_or_the_one_that_does_not_is_named() {
     assert_eq!(compare(|e| e.tcp_in_bytes = Some(1_001)), [], "a FIN");
     assert_eq!(compare(|e| e.tcp_out_bytes = Some(9_001)), [(1, true)], "we count no FIN of ours");
     assert_eq!(compare(|e| e.tcp_in_bytes = Some(1_007)), [(7, true)], "spliced out of the socket");
-    assert_eq!(compare(|e| e.kernel_out_bytes = Some(8_990)), [(10, false)], "a hook missed a call");
+    assert_eq!(
+        compare(|e| e.kernel_out_bytes = Some(8_990)),
+        [(10, false)],
+        "a hook missed a call"
+    );
     let stolen = |e: &mut SocketEvidence| {
         e.kernel_in_bytes = Some(1_100);
         e.tcp_in_bytes = Some(1_101);
     };
-    assert_eq!(compare(stolen), [(100, false)], "both say the same, and there was a FIN: told once");
+    assert_eq!(
+        compare(stolen),
+        [(100, false)],
+        "both say the same, and there was a FIN: told once"
+    );
 }
 
 #[test]

@@ -97,7 +97,10 @@ fn without_the_kernels_times_offsets_are_the_gateways() {
     looks.interleaved = true;
     let span = looks.span(wall);
     assert_eq!((span.in_from, span.in_to, span.out_from, span.out_to), (100, 340, 1_000, 5_000));
-    assert_eq!((span.queue_us, span.rtt_us, span.first_in, span.last_out), (None, None, None, None));
+    assert_eq!(
+        (span.queue_us, span.rtt_us, span.first_in, span.last_out),
+        (None, None, None, None)
+    );
     assert!(span.interleaved && !span.inexact);
 }
 

@@ -194,12 +194,11 @@ async fn answer(tls: &mut (impl tokio::io::AsyncRead + Unpin)) -> Result<()> {
 }
 
 fn tier(gateway: &Gateway) -> Result<Tier> {
-    let started = Reader::open(&gateway.store())?.records().find_map(|stored| {
-        match stored.ok()?.record {
+    let started =
+        Reader::open(&gateway.store())?.records().find_map(|stored| match stored.ok()?.record {
             Record::GatewayStarted(started) => Some(started.witness.tier),
             _ => None,
-        }
-    });
+        });
     started.context("the gateway's start is on record")
 }
 

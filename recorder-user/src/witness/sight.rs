@@ -6,8 +6,6 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use recorder_ebpf::name;
-
 use super::health::{HealthEvent, Trouble};
 use crate::model::{Tier, WitnessChanged, WitnessEvent};
 
@@ -141,12 +139,13 @@ impl Follower {
     }
 }
 
+/// The hooks that count bytes.
+const COUNTING: [&str; 2] = ["sock_send_length", "sock_recv_length"];
+
 /// Whether bytes go uncounted while it lasts. A hook that only tells of connections counts none.
 fn stops_counting(trouble: &Trouble) -> bool {
     match trouble {
-        Trouble::HookLost { hook } => {
-            [name::SOCK_SEND_LENGTH, name::SOCK_RECV_LENGTH].contains(&hook.as_str())
-        }
+        Trouble::HookLost { hook } => COUNTING.contains(&hook.as_str()),
         other => other.spoils_totals(),
     }
 }
@@ -190,7 +189,7 @@ mod tests {
             let changed = follower.follow(HealthEvent { time, trouble, over });
             (changed.event, changed.blind, changed.lost)
         };
-        let hook = || Trouble::HookLost { hook: name::SOCK_SEND_LENGTH.to_owned() };
+        let hook = || Trouble::HookLost { hook: COUNTING[0].to_owned() };
         assert_eq!(
             follow(Trouble::NoticesLost { notices: 7 }, false),
             (WitnessEvent::Overflow, false, 7)

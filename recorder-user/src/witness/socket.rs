@@ -131,17 +131,11 @@ impl SocketWitness {
         self.totals(fd)
     }
 
-    /// The kernel's numbers without a system call; none where the tier does not have them in shared memory.
+    /// The kernel's numbers without a system call; none where the tier does not have them in shared memory, and
+    /// before the first byte.
     #[must_use]
     pub fn sample(&self) -> Option<KernelSample> {
-        match &self.watched {
-            // A socket through which nothing passed yet has no slot.
-            Watched::Ebpf(_) => {
-                Some(self.slot().as_ref().map(KernelSample::from).unwrap_or_default())
-            }
-            Watched::Table => self.slot().as_ref().map(KernelSample::from),
-            Watched::TcpInfo | Watched::Not(_) => None,
-        }
+        self.slot().as_ref().map(KernelSample::from)
     }
 
     /// The wall-clock time of a kernel time; none of 0.

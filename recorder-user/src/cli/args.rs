@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use super::verb_args::{
     AccessesArgs, ArchiveArgs, ExportArgs, FollowArgs, HoldVerb, KeysVerb, PruneArgs, ReplayArgs,
-    SearchArgs,
+    SearchArgs, WitnessArgs,
 };
 
 /// Shows, replays and checks what agents and people did to Kubernetes through a Decklog gateway.
@@ -260,11 +260,12 @@ Examples:
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Show what the kernel witness could see in the latest run of the gateway.
+    /// Show what the kernel witness could see in the latest run of the gateway, or can see here.
     #[command(after_help = "\
-T1 counts bytes by socket in eBPF; T5 asks the kernel by file descriptor (TCP_INFO); Off is no witness.
-Hooks that did not attach are listed with the kernel's error.")]
-    Witness,
+T1 counts bytes by socket in eBPF; T4 sees with eBPF who connects, and asks the kernel by file descriptor
+for bytes (TCP_INFO); T5 only asks; Off is no witness. Hooks that did not attach are listed with the kernel's
+error. --here and --cost load the programs into this kernel for a moment: they need no store, but rights.")]
+    Witness(WitnessArgs),
 }
 
 #[cfg(test)]

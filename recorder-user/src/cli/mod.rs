@@ -34,6 +34,7 @@ mod screen;
 mod search;
 mod session_follow;
 mod show;
+mod show_evidence;
 mod show_json;
 mod show_stream;
 mod source;
@@ -52,7 +53,7 @@ pub use error::{CliError, Outcome};
 pub use screen::{Ink, Look, Screen, terminal_size};
 pub use verb_args::{
     AccessesArgs, ArchiveArgs, ChannelWord, EffectWord, ExportArgs, FollowArgs, FormatWord,
-    HoldVerb, KeysVerb, PruneArgs, ReplayArgs, ScopeWord, SearchArgs, VerdictWord,
+    HoldVerb, KeysVerb, PruneArgs, ReplayArgs, ScopeWord, SearchArgs, VerdictWord, WitnessArgs,
 };
 
 use crate::model::{Through, Timestamp};
@@ -112,7 +113,9 @@ pub fn run(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
         Verb::Reindex => reindex::run(&Place::named(cli)?.directory, screen),
         Verb::Archive { arguments } => extra::run(cli, "archive", arguments),
         Verb::Query { arguments } => extra::run(cli, "query", arguments),
-        Verb::Witness => witness::run(&Place::named(cli)?.reader()?, screen),
+        Verb::Witness(args) if args.cost => witness::cost(args, screen),
+        Verb::Witness(args) if args.here => witness::here(args, screen),
+        Verb::Witness(_) => witness::run(&Place::named(cli)?.reader()?, screen),
     }
 }
 

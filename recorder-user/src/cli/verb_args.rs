@@ -264,3 +264,17 @@ pub enum EffectWord {
     /// No outcome was recorded.
     Unknown,
 }
+
+/// What `witness` takes.
+#[derive(Args, Debug)]
+pub struct WitnessArgs {
+    /// Try now what the kernel of this machine allows.
+    #[arg(long, conflicts_with = "cost")]
+    pub here: bool,
+    /// Measure what each program costs here: instructions that the verifier proved, and time per run.
+    #[arg(long)]
+    pub cost: bool,
+    /// An eBPF object to use instead of the embedded one.
+    #[arg(long, value_name = "FILE")]
+    pub object: Option<PathBuf>,
+}

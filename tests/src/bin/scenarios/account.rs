@@ -199,7 +199,7 @@ async fn cut_off_witness(scene: Rc<Scene>) -> Result<()> {
     connection.get("/api/v1/namespaces").await?.success()?;
     theft::cut_off_sock_ops(gateway.id().context("the gateway runs")?)?;
     until("the loss is on record", Duration::from_secs(10), async || {
-        let told = recorder.json(&["witness", "--json"]).await?;
+        let told = recorder.json(&["witness"]).await?;
         let change = &told.first().context("the witness is told of")?["changes"][0];
         Ok(Level::when(change["event"] == "detached", || format!("{told:?}")))
     })

@@ -162,6 +162,7 @@ fn witness_tells_what_became_of_it() {
             event,
             tier: Tier::T1,
             blind,
+            uncounted: false,
             lost: 0,
             detail,
         })

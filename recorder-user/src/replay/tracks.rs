@@ -60,12 +60,17 @@ impl WholeSession {
 /// itself that gateway ended one before it began the next.
 #[must_use]
 pub fn merge(tracks: Vec<Track>) -> Vec<WholeSession> {
-    let mut by_key: BTreeMap<(SessionKey, bool), Vec<Track>> = BTreeMap::new();
+    let mut by_key: BTreeMap<SessionKey, Vec<Track>> = BTreeMap::new();
+    let mut sessions = Vec::new();
     for track in tracks {
-        let key = (track.view.key(), track.view.kind == SessionKind::Bypass);
-        by_key.entry(key).or_default().push(track);
+        // What went round a gateway is of its node alone.
+        if track.view.kind == SessionKind::Bypass {
+            sessions.push(WholeSession::from_tracks(vec![track]));
+        } else {
+            by_key.entry(track.view.key()).or_default().push(track);
+        }
     }
-    let mut sessions: Vec<_> = by_key.into_values().flat_map(merge_alike).collect();
+    sessions.extend(by_key.into_values().flat_map(merge_alike));
     sessions.sort_by_key(|session| (session.view.started, session.view.session));
     sessions
 }
@@ -162,7 +167,7 @@ mod tests {
                 kernel_verified: true,
                 ..AccountRow::default()
             },
-            totals: SessionTotals { complete: 2, ..SessionTotals::default() },
+            totals: SessionTotals { complete: 2, request_bytes: 10, ..SessionTotals::default() },
             first: Position { segment: SegmentId::new(), offset: 0 },
         };
         Track { gateway: Some(gateway), view }
@@ -225,7 +230,7 @@ mod tests {
         assert_eq!(view.last_activity, second.view.last_activity);
         assert_eq!((view.exchanges, view.denied, view.effects.created), (4, 2, 2));
         assert_eq!(view.account, gap);
-        assert_eq!(view.totals.complete, 4);
+        assert_eq!((view.totals.complete, view.totals.request_bytes), (4, 20));
         assert_eq!(whole.tracks, [first.clone(), second]);
         assert!(whole.has(first.view.session) && !whole.has(SessionId::new()));
     }

@@ -7,10 +7,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::{Request, StatusCode};
 use recorder_user::model::{Record, UnrecordedSpan};
 use recorder_user::store::Reader;
-use rig::client::{Protocol, full};
+use rig::client::{Endpoint, Protocol, full};
 use rig::gateway::{Gateway, Options};
 use rig::recorder::Recorder;
 use rig::wait::{Level, until};
@@ -62,6 +63,7 @@ async fn disk_full_and_free_again(scene: Rc<Scene>) -> Result<()> {
     }
 
     disk.fill()?;
+    use_up_what_was_set_aside(&bob, COLLECTION).await?;
     scene.plane().config_map("full", "news", &json!({})).await?;
     for watch in &mut watches {
         ends_with(watch, 503, "cannot record").await?;
@@ -224,6 +226,23 @@ fn noise(seed: u64, bytes: usize) -> String {
 
 fn config_map(name: &str) -> serde_json::Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}})
+}
+
+/// A full disk shows only when the segment has no room of its own any more.
+pub(crate) async fn use_up_what_was_set_aside(endpoint: &Endpoint, collection: &str) -> Result<()> {
+    for number in 0..10 {
+        // Hardly to be compressed.
+        let mut noise = vec![0; 600_000];
+        blake3::Hasher::new().update(&[number]).finalize_xof().fill(&mut noise);
+        let mut object = config_map(&format!("noise-{number}"));
+        object["binaryData"] = json!({"noise": BASE64_STANDARD.encode(noise)});
+        let reply = endpoint.json("POST", collection, &object).await?;
+        if reply.status == StatusCode::SERVICE_UNAVAILABLE {
+            return Ok(());
+        }
+        reply.success()?;
+    }
+    bail!("6 MB were recorded on a full disk")
 }
 
 fn unrecorded(disk: &Path) -> Result<Option<UnrecordedSpan>> {

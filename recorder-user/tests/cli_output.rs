@@ -30,7 +30,7 @@ SESSION   STATE                      PRINCIPAL  CLUSTER  TASK     STARTED (UTC) 
 
 const REPLAY: &str = "\
 session 01a0c4506c007000800000000100a501  alice (https://idp.example)  cluster prod  task fix-123
-started 2026-09-21 14:13:20 UTC  incomplete: token_expired  account gap 120 B (kernel-verified, tier T1)
+started 2026-09-21 14:13:20 UTC  incomplete: token_expired  account gap 120 B (eBPF witness, tier T1)
  00:00.000  kubectl get      list   apps/v1 deployments in shop         200  12.3 ms  complete     read
  00:01.204  kubectl apply    get    apps/v1 deployments shop/web        404  12.3 ms  complete     read
  00:01.230                   patch  apps/v1 deployments shop/web        201  35.0 ms  complete     created Deployment shop/web uid web-uid
@@ -191,9 +191,12 @@ fn show_gives_a_session_with_its_exchanges() {
     let ran = recorder(store.path(), &["show", "a501"]);
     assert_eq!(ran.code, 0);
     let lines: Vec<_> = ran.out.lines().collect();
-    assert_eq!(lines[2..5], ["subject sub-1", "groups  agents, shop", ""]);
-    assert_eq!(lines.len(), 5 + 1 + 7, "{}", ran.out);
-    assert!(lines[12].starts_with("0700ec07  00:06.000  patch apps/v1 deployments/scale shop/web"));
+    assert_eq!(lines[2..4], ["subject sub-1", "groups  agents, shop"]);
+    assert!(lines[4].starts_with("totals  "), "{}", ran.out);
+    assert!(lines[5].starts_with("bytes   bodies "), "{}", ran.out);
+    assert_eq!(lines[6], "");
+    assert_eq!(lines.len(), 7 + 1 + 7, "{}", ran.out);
+    assert!(lines[14].starts_with("0700ec07  00:06.000  patch apps/v1 deployments/scale shop/web"));
 }
 
 #[test]

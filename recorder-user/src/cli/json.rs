@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     model::{
         Decision, Effect, ExchangeId, GatewayId, IncompleteReason, ObjectChange, SessionId,
-        Timestamp, Timing,
+        SessionTotals, Timestamp, Timing,
     },
     replay::Track,
     store::{AccountRow, EffectCounts, ExchangeRow, SessionKind, SessionView, StateWord},
@@ -31,6 +31,7 @@ pub(super) struct SessionLine<'a> {
     denied: u64,
     effects: EffectCounts,
     account: &'a AccountRow,
+    totals: &'a SessionTotals,
     tracks: Vec<TrackLine<'a>>,
 }
 
@@ -83,6 +84,7 @@ impl<'a> SessionLine<'a> {
             denied: view.denied,
             effects: view.effects,
             account: &view.account,
+            totals: &view.totals,
             tracks: tracks.iter().map(TrackLine::from).collect(),
         }
     }

@@ -60,12 +60,17 @@ impl WholeSession {
 /// itself that gateway ended one before it began the next.
 #[must_use]
 pub fn merge(tracks: Vec<Track>) -> Vec<WholeSession> {
-    let mut by_key: BTreeMap<(SessionKey, bool), Vec<Track>> = BTreeMap::new();
+    let mut by_key: BTreeMap<SessionKey, Vec<Track>> = BTreeMap::new();
+    let mut sessions = Vec::new();
     for track in tracks {
-        let key = (track.view.key(), track.view.kind == SessionKind::Bypass);
-        by_key.entry(key).or_default().push(track);
+        // What went round a gateway is of its node alone.
+        if track.view.kind == SessionKind::Bypass {
+            sessions.push(WholeSession::from_tracks(vec![track]));
+        } else {
+            by_key.entry(track.view.key()).or_default().push(track);
+        }
     }
-    let mut sessions: Vec<_> = by_key.into_values().flat_map(merge_alike).collect();
+    sessions.extend(by_key.into_values().flat_map(merge_alike));
     sessions.sort_by_key(|session| (session.view.started, session.view.session));
     sessions
 }
@@ -114,6 +119,7 @@ fn take_in(view: &mut SessionView, other: &SessionView) {
     view.effects.created += other.effects.created;
     view.effects.modified += other.effects.modified;
     view.effects.deleted += other.effects.deleted;
+    view.totals.add(&other.totals);
     take_in_account(&mut view.account, &other.account);
 }
 
@@ -128,12 +134,13 @@ fn take_in_account(account: &mut AccountRow, other: &AccountRow) {
         (account.state, account.reason) = (other.state, other.reason.clone());
     }
     account.gap_bytes += other.gap_bytes;
+    account.kernel_verified &= other.kernel_verified;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::SegmentId;
+    use crate::model::{SegmentId, SessionTotals};
     use crate::store::{EffectCounts, Position, PrincipalRow};
 
     const MINUTE: i64 = 60_000_000;
@@ -155,7 +162,12 @@ mod tests {
             exchanges: 2,
             denied: 1,
             effects: EffectCounts { created: 1, modified: 0, deleted: 0 },
-            account: AccountRow { state: AccountState::Complete, gap_bytes: 0, reason: None },
+            account: AccountRow {
+                state: AccountState::Complete,
+                kernel_verified: true,
+                ..AccountRow::default()
+            },
+            totals: SessionTotals { complete: 2, request_bytes: 10, ..SessionTotals::default() },
             first: Position { segment: SegmentId::new(), offset: 0 },
         };
         Track { gateway: Some(gateway), view }
@@ -203,8 +215,12 @@ mod tests {
         let (first, mut second) = (track(a, "x", 0, 10), track(b, "x", 5, 20));
         second.view.state = StateWord::Open;
         second.view.ended = None;
-        let gap =
-            AccountRow { state: AccountState::Gap, gap_bytes: 7, reason: Some("lost".into()) };
+        let gap = AccountRow {
+            state: AccountState::Gap,
+            gap_bytes: 7,
+            reason: Some("lost".into()),
+            kernel_verified: false,
+        };
         second.view.account = gap.clone();
         let sessions = merge(vec![second.clone(), first.clone()]);
         let [whole] = &sessions[..] else { panic!("one session: {sessions:?}") };
@@ -214,6 +230,7 @@ mod tests {
         assert_eq!(view.last_activity, second.view.last_activity);
         assert_eq!((view.exchanges, view.denied, view.effects.created), (4, 2, 2));
         assert_eq!(view.account, gap);
+        assert_eq!((view.totals.complete, view.totals.request_bytes), (4, 20));
         assert_eq!(whole.tracks, [first.clone(), second]);
         assert!(whole.has(first.view.session) && !whole.has(SessionId::new()));
     }

@@ -37,26 +37,32 @@ mod heart;
 mod notices;
 mod probe;
 mod programs;
+mod sample;
 mod selection;
 mod self_test;
+mod sight;
 mod socket;
+mod spent;
 mod start;
 mod stats;
 mod sys;
 mod table;
 mod tcp_info;
 
-pub use account::{GAPS_MAX, Role, account_exchange, compare_socket};
+pub use account::{GAPS_MAX, Role, View, account_exchange, compare_socket};
 pub use clock::{Clocks, monotonic_ns};
 pub use health::{Health, HealthEvent, Trouble};
 pub use notices::Loss;
 pub use probe::{
     HookCost, LoadProbeError, MeasureCostError, Runs, measure, object::FindObjectError,
 };
+pub use sample::{KernelSample, Looks, Sample};
 pub use selection::{
     EndpointAddress, EndpointKind, Identity, SelectError, Selection, netns_cookie,
 };
-pub use socket::{KernelTotals, SocketWitness};
+pub use sight::{Disturbance, Follower, Sight, SightMark};
+pub use socket::{KernelTotals, SocketWitness, TcpTotals};
+pub use spent::{Course, Pace};
 pub use stats::WitnessStats;
 pub use table::Table;
 
@@ -134,6 +140,7 @@ pub struct Witness {
 
 /// What the witness and its sockets share.
 struct Shared {
+    sight: Sight,
     capability: CapabilityRecord,
     means: Means,
     anchor: clock::Anchor,
@@ -216,6 +223,12 @@ impl Witness {
     #[must_use]
     pub fn take_health(&self) -> Option<mpsc::Receiver<HealthEvent>> {
         self.shared.means.programs().and_then(|ebpf| ebpf.state.take_events())
+    }
+
+    /// How well it sees, as far as somebody noted it.
+    #[must_use]
+    pub fn sight(&self) -> &Sight {
+        &self.shared.sight
     }
 
     /// The wall-clock time of one of the kernel's times; None for 0, which says never.

@@ -236,11 +236,11 @@ pub(crate) async fn use_up_what_was_set_aside(endpoint: &Endpoint, collection: &
         blake3::Hasher::new().update(&[number]).finalize_xof().fill(&mut noise);
         let mut object = config_map(&format!("noise-{number}"));
         object["binaryData"] = json!({"noise": BASE64_STANDARD.encode(noise)});
-        let reply = endpoint.json("POST", collection, &object).await?;
-        if reply.status == StatusCode::SERVICE_UNAVAILABLE {
-            return Ok(());
-        }
-        reply.success()?;
+        // Refused, or cut in the midst of the answer, whose outcome has no room.
+        match endpoint.json("POST", collection, &object).await {
+            Ok(reply) if reply.status != StatusCode::SERVICE_UNAVAILABLE => reply.success()?,
+            Ok(_) | Err(_) => return Ok(()),
+        };
     }
     bail!("6 MB were recorded on a full disk")
 }

@@ -35,6 +35,7 @@ use crate::{
     unrecorded::Unrecorded,
     upgrade::Upgrades,
     upstream::Upstream,
+    witnessing::Witnessing,
 };
 
 /// Serves until SIGTERM or SIGINT.
@@ -162,6 +163,12 @@ async fn start(
         .await
         .context("record the start")?;
 
+    let late = Arc::new(LateOutcomes::default());
+    if let Some(changes) = witness.take_health() {
+        let witnessing = Witnessing::new(&witness, &recorder, &metrics, &late);
+        tasks.spawn(witnessing.follow(changes, stop.clone()));
+    }
+
     let archiving = Archiving::start(config, &tasks, &stop).context("set up the archive")?;
     let identifier = Identifier::start(&config.authentication, &tasks, &stop);
     let sessions =
@@ -182,7 +189,7 @@ async fn start(
         sessions,
         upgrades: Upgrades::new(config.sessions.streams),
         live,
-        late: Arc::new(LateOutcomes::default()),
+        late,
         retention: Arc::clone(&retention),
         redact_key,
         metrics,

@@ -114,6 +114,22 @@ impl ResponseTap {
         Some(data)
     }
 
+    /// Notes whether the API server is waited for.
+    fn time<T>(&mut self, polled: &Poll<T>) {
+        let Some(exchange) = &mut self.exchange else { return };
+        match polled {
+            Poll::Pending => exchange.pace.waits(),
+            Poll::Ready(_) => exchange.pace.stop(),
+        }
+    }
+
+    /// Notes that the client has a frame to take.
+    fn gave(&mut self) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.pace.gave();
+        }
+    }
+
     /// Writes the outcome, then sends `last` and ends.
     fn settle(&mut self, ending: Ending, last: Option<Bytes>) {
         self.state = match self.exchange.take().map(|exchange| exchange.settle(ending)) {
@@ -162,6 +178,9 @@ impl http_body::Body for ResponseTap {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        if let Some(exchange) = &mut this.exchange {
+            exchange.pace.asked();
+        }
         loop {
             match &mut this.state {
                 State::Waiting(append, data) => {
@@ -175,6 +194,7 @@ impl http_body::Body for ResponseTap {
                     if data.is_empty() {
                         continue;
                     }
+                    this.gave();
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 State::Settling(ack, last) => {
@@ -195,11 +215,14 @@ impl http_body::Body for ResponseTap {
                 this.cut(ending);
                 continue;
             }
-            match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+            let polled = Pin::new(&mut this.inner).poll_frame(cx);
+            this.time(&polled);
+            match ready!(polled) {
                 // The API server sends no trailers; one would come after our outcome.
                 Some(Ok(frame)) => {
                     let data = frame.into_data().ok().filter(|data| !data.is_empty());
                     if let Some(data) = data.and_then(|data| this.pass(data)) {
+                        this.gave();
                         return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
                 }

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::{
     model::{
-        Decision, Effect, ExchangeId, IncompleteReason, ObjectChange, SessionId, Timestamp, Timing,
+        Decision, Effect, ExchangeId, IncompleteReason, ObjectChange, SessionId, SessionTotals,
+        Timestamp, Timing,
     },
     store::{AccountRow, EffectCounts, ExchangeRow, SessionKind, SessionView, StateWord},
 };
@@ -29,6 +30,7 @@ pub(super) struct SessionLine<'a> {
     denied: u64,
     effects: EffectCounts,
     account: &'a AccountRow,
+    totals: &'a SessionTotals,
 }
 
 #[derive(Debug, Serialize)]
@@ -64,6 +66,7 @@ impl<'a> From<&'a SessionView> for SessionLine<'a> {
             denied: view.denied,
             effects: view.effects,
             account: &view.account,
+            totals: &view.totals,
         }
     }
 }

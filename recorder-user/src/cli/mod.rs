@@ -33,6 +33,7 @@ mod screen;
 mod search;
 mod session_follow;
 mod show;
+mod show_evidence;
 mod show_json;
 mod show_stream;
 mod stream;

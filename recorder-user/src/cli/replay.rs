@@ -185,7 +185,7 @@ fn witness_words(witness: &CapabilityRecord) -> String {
     match witness.tier {
         Tier::Off => "no witness".into(),
         Tier::T5 => "TCP_INFO witness, tier T5".into(),
-        tier if witness.self_test => format!("kernel-verified, tier {tier:?}"),
+        tier if witness.self_test => format!("eBPF witness, tier {tier:?}"),
         tier => format!("tier {tier:?}, self-test not passed"),
     }
 }

@@ -6,12 +6,13 @@ use super::{
     library::{Found, Library},
     replay,
     screen::{Ink, Look, Screen},
+    show_evidence as evidence,
     show_json::{ExchangeShown, SessionShown},
     show_stream::StreamLoaded,
     text, units,
 };
 use crate::{
-    model::{Account, BodyFacts, Direction, ExchangeOpened, Principal, SocketEvidence, TokenFacts},
+    model::{BodyFacts, Direction, ExchangeEnd, ExchangeOpened, Principal, TokenFacts},
     replay::{
         BODY_BYTES_MAX, Form, assemble, indent_json, is_stream, readable, stream::may_be_stream,
         watch_frames,
@@ -50,6 +51,9 @@ fn session(library: Library, view: &SessionView, screen: &mut Screen<'_>) -> Res
     if !principal.groups.is_empty() {
         screen.line(&format!("groups  {}", text::short(&principal.groups.join(", "), 400)))?;
     }
+    for line in evidence::totals(&view.totals) {
+        screen.line(&line)?;
+    }
     screen.line("")?;
     let header = ["EXCHANGE", "AT", "REQUEST", "STATUS", "LATENCY", "OUTCOME", "ACCOUNT"];
     screen.table(&header, rows.iter().map(|row| cells(view, row)).collect())?;
@@ -77,12 +81,13 @@ fn exchange(library: Library, row: &ExchangeRow, screen: &mut Screen<'_>) -> Res
     let Some(records) = records else {
         return Err(CliError::Damaged(row.exchange));
     };
+    let end = evidence::response_end(&reader, row, &records);
     let stream = if stream { StreamLoaded::load(&reader, row, screen.json)? } else { None };
     if screen.json {
-        screen.object(&ExchangeShown::new(row, &records, stream))?;
+        screen.object(&ExchangeShown::new(row, &records, end, stream))?;
         return Ok(());
     }
-    for (key, value) in facts(row, &records, screen.look) {
+    for (key, value) in facts(row, &records, end.as_ref(), screen.look) {
         screen.line(&format!("{key:10} {value}"))?;
     }
     let Some(stream) = stream else {
@@ -94,7 +99,12 @@ fn exchange(library: Library, row: &ExchangeRow, screen: &mut Screen<'_>) -> Res
     stream.print(row, screen)
 }
 
-fn facts(row: &ExchangeRow, records: &ExchangeRecords, look: Look) -> Vec<(&'static str, String)> {
+fn facts(
+    row: &ExchangeRow,
+    records: &ExchangeRecords,
+    end: Option<&ExchangeEnd>,
+    look: Look,
+) -> Vec<(&'static str, String)> {
     let opened = &records.opened;
     let timing = &row.timing_us;
     let mut facts = vec![("exchange", row.exchange.to_string())];
@@ -141,13 +151,18 @@ fn facts(row: &ExchangeRow, records: &ExchangeRecords, look: Look) -> Vec<(&'sta
             ),
         ));
     }
+    let settled = records.settled.as_ref();
+    if let Some(spent) = settled.and_then(|settled| settled.spent_us) {
+        facts.push(("spent", evidence::spent(&spent)));
+    }
     if let Some(audit_id) = &row.audit_id {
         facts.push(("audit id", text::short(audit_id, 80)));
     }
     let (account, ink) = text::account(&row.account);
     facts.push(("account", look.paint(ink, &account)));
-    if let Some(settled) = &records.settled {
-        facts.extend(evidence(&settled.account).into_iter().map(|line| ("", line)));
+    if let Some(settled) = settled {
+        let lines = evidence::lines(&settled.account, end);
+        facts.extend(lines.into_iter().map(|line| ("", line)));
     }
     facts
 }
@@ -188,40 +203,6 @@ fn verdict(row: &ExchangeRow, opened: &ExchangeOpened) -> String {
         words = format!("{words}; error: {}", text::short(error, 200));
     }
     words
-}
-
-/// The evidence of an account, a line for each socket and gap.
-fn evidence(account: &Account) -> Vec<String> {
-    let mut lines = Vec::new();
-    if let Some(reason) = &account.reason {
-        lines.push(text::short(reason, 200));
-    }
-    for (name, socket) in [("client", &account.client), ("API server", &account.upstream)] {
-        if let Some(socket) = socket {
-            lines.push(socket_text(name, socket));
-        }
-    }
-    lines.extend(account.gaps.iter().map(text::gap));
-    lines
-}
-
-fn socket_text(name: &str, socket: &SocketEvidence) -> String {
-    let kernel = match (socket.kernel_in_bytes, socket.kernel_out_bytes) {
-        (Some(received), Some(sent)) => format!("kernel {received} B in, {sent} B out"),
-        _ => "kernel not asked".into(),
-    };
-    let lost = match socket.lost_events {
-        0 => String::new(),
-        lost => format!(", {lost} notices lost"),
-    };
-    format!(
-        "{name} socket {}: {kernel}{lost}; gateway {} B in, {} B out; plaintext {} B in, {} B out",
-        socket.cookie,
-        socket.gateway_in_bytes,
-        socket.gateway_out_bytes,
-        socket.plain_in_bytes,
-        socket.plain_out_bytes,
-    )
 }
 
 fn request_head(records: &ExchangeRecords, screen: &mut Screen<'_>) -> Result<(), CliError> {

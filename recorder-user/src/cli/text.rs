@@ -44,9 +44,10 @@ pub(super) fn state(view: &SessionView) -> (String, Ink) {
     (text, ink)
 }
 
-/// `complete`, `gap 120 B`, `unwitnessed`.
+/// `kernel-verified`, `complete`, `gap 120 B`, `unwitnessed`.
 pub(super) fn account(account: &AccountRow) -> (String, Ink) {
     match account.state {
+        AccountState::Complete if account.kernel_verified => ("kernel-verified".into(), Ink::Good),
         AccountState::Complete => ("complete".into(), Ink::Good),
         AccountState::Gap => (format!("gap {}", units::bytes(account.gap_bytes)), Ink::Bad),
         AccountState::Unwitnessed => ("unwitnessed".into(), Ink::Warn),
@@ -223,6 +224,7 @@ pub(super) fn frames_rest(frames: &Frames) -> String {
 /// `kernel, response: 120 B at 4096..4216`.
 pub(super) fn gap(gap: &Gap) -> String {
     let step = match gap.step {
+        GapStep::Kernel if gap.tcp => "TCP's count against ciphertext",
         GapStep::Kernel => "kernel against ciphertext",
         GapStep::Plaintext => "plaintext against HTTP",
         GapStep::Body => "body against record",

@@ -7,9 +7,9 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Account, CapabilityRecord, ExchangeId, ExchangeOpened, ExchangeSettled, GatewayId, HoldChanged,
-    MicrosSince, RecordingRead, RequestEnded, ResponseStarted, SessionChanged, SessionOpened,
-    SocketEvidence, Timestamp,
+    Account, CapabilityRecord, ExchangeEnd, ExchangeId, ExchangeOpened, ExchangeSettled, GatewayId,
+    HoldChanged, MicrosSince, RecordingRead, RequestEnded, ResponseStarted, SessionChanged,
+    SessionOpened, SocketEvidence, Timestamp, WitnessChanged,
 };
 
 /// Which way bytes flow: `request` from the client to the API server, `response` back.
@@ -51,6 +51,8 @@ impl Kind {
     pub const UNRECORDED_SPAN: Self = Self(11);
     /// Somebody read recordings.
     pub const RECORDING_READ: Self = Self(12);
+    /// The witness lost something, or sees again.
+    pub const WITNESS_CHANGED: Self = Self(13);
     /// A signed checkpoint of the chain.
     pub const CHECKPOINT: Self = Self(64);
     /// The end of a segment: totals and final hash.
@@ -130,6 +132,10 @@ pub struct ConnectionClosed {
     pub exchanges: u64,
     /// The sessions it carried, at most 64.
     pub sessions: Vec<super::SessionId>,
+    /// Where the responses ended on a client's connection, of the last 64 exchanges that did not share it with
+    /// others at that moment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<ExchangeEnd>,
 }
 
 /// Reads that passed while the store did not work, as policy allowed.
@@ -173,6 +179,8 @@ pub enum Record {
     HoldChanged(HoldChanged),
     /// See [`RecordingRead`].
     RecordingRead(Box<RecordingRead>),
+    /// See [`WitnessChanged`].
+    WitnessChanged(WitnessChanged),
     /// A kind that this version does not know, or that it only reserves.
     Unknown {
         /// Its code.
@@ -223,6 +231,7 @@ impl Record {
             Self::UnrecordedSpan(_) => Kind::UNRECORDED_SPAN,
             Self::HoldChanged(_) => Kind::HOLD_CHANGED,
             Self::RecordingRead(_) => Kind::RECORDING_READ,
+            Self::WitnessChanged(_) => Kind::WITNESS_CHANGED,
             Self::Unknown { kind, .. } => *kind,
         }
     }
@@ -252,6 +261,7 @@ impl Record {
             Self::UnrecordedSpan(record) => json(out, record),
             Self::HoldChanged(record) => json(out, record),
             Self::RecordingRead(record) => json(out, record),
+            Self::WitnessChanged(record) => json(out, record),
             Self::Unknown { payload, .. } => out.put_slice(payload),
         }
     }
@@ -276,6 +286,7 @@ impl Record {
             Kind::UNRECORDED_SPAN => Self::UnrecordedSpan(parse(&payload).map_err(bad)?),
             Kind::HOLD_CHANGED => Self::HoldChanged(parse(&payload).map_err(bad)?),
             Kind::RECORDING_READ => Self::RecordingRead(parse(&payload).map_err(bad)?),
+            Kind::WITNESS_CHANGED => Self::WitnessChanged(parse(&payload).map_err(bad)?),
             kind => Self::Unknown { kind, payload },
         })
     }
@@ -351,6 +362,14 @@ mod tests {
                 ..crate::model::AccessScope::default()
             },
         })));
+        round_trip(Record::WitnessChanged(WitnessChanged {
+            time: Timestamp::from_micros(7),
+            event: crate::model::WitnessEvent::Detached,
+            tier: crate::model::Tier::T1,
+            blind: true,
+            lost: 0,
+            detail: "sock_send_length".into(),
+        }));
         round_trip(Record::Unknown { kind: Kind(999), payload: Bytes::from_static(b"later") });
     }
 

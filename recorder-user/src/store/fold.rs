@@ -14,7 +14,7 @@ use super::{
 use crate::model::{
     Account, AccountState, Change, ConnectionClosed, Decision, Effect, Ending, ExchangeId,
     ExchangeOpened, ExchangeSettled, IncompleteReason, MicrosSince, ObjectChange, Record,
-    SessionChanged, SessionId, SessionOpened, SessionState, Timestamp, Timing,
+    SessionChanged, SessionId, SessionOpened, SessionState, SessionTotals, Timestamp, Timing,
 };
 
 /// A session's row and what the fold needs to go on with it.
@@ -26,6 +26,9 @@ pub(super) struct SessionEntry {
     unsettled: u64,
     /// Accounts that were merged.
     accounted: u64,
+    /// Those of them that are kernel-verified.
+    #[serde(default)]
+    verified: u64,
     /// The same gap is seen by an exchange and again when its connection closes: the sums are kept apart
     /// and the larger one counts.
     exchange_gap_bytes: u64,
@@ -85,6 +88,7 @@ impl Fold {
             | Record::UnrecordedSpan(_)
             | Record::HoldChanged(_)
             | Record::RecordingRead(_)
+            | Record::WitnessChanged(_)
             | Record::Unknown { .. } => {}
         }
     }
@@ -138,6 +142,7 @@ impl Fold {
                 entry.unsettled = entry.unsettled.saturating_sub(1);
             }
             count_effects(&mut entry.view.effects, settled);
+            entry.view.totals.add(&SessionTotals::of(settled));
             entry.exchange_gap_bytes += settled.account.gap_bytes;
             merge(entry, &settled.account);
             seen(entry, settled.time);
@@ -179,11 +184,14 @@ fn session_opened(rows: &mut impl Rows, at: Position, opened: &SessionOpened) {
                 state: AccountState::Unwitnessed,
                 gap_bytes: 0,
                 reason: Some("nothing was accounted for yet".into()),
+                kernel_verified: false,
             },
+            totals: SessionTotals::default(),
             first: at,
         },
         unsettled: 0,
         accounted: 0,
+        verified: 0,
         exchange_gap_bytes: 0,
         connection_gap_bytes: 0,
     });
@@ -239,6 +247,8 @@ fn merge(entry: &mut SessionEntry, account: &Account) {
     }
     merged.gap_bytes = entry.exchange_gap_bytes.max(entry.connection_gap_bytes);
     entry.accounted += 1;
+    entry.verified += u64::from(account.kernel_verified);
+    merged.kernel_verified = entry.verified == entry.accounted;
 }
 
 fn count_effects(counts: &mut EffectCounts, settled: &ExchangeSettled) {
@@ -360,6 +370,7 @@ fn settle(row: &mut ExchangeRow, at: Position, settled: &ExchangeSettled) {
         state: settled.account.state,
         gap_bytes: settled.account.gap_bytes,
         reason: settled.account.reason.as_deref().map(|reason| clip(reason, 128)),
+        kernel_verified: settled.account.kernel_verified,
     };
     row.last = Some(at);
 }

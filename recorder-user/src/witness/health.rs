@@ -69,12 +69,12 @@ pub enum Trouble {
 
 impl Trouble {
     /// Whether totals of witnessed sockets cannot be relied on while it lasts.
-    const fn spoils_totals(&self) -> bool {
+    pub(super) const fn spoils_totals(&self) -> bool {
         matches!(self, Self::HookLost { .. } | Self::HeartbeatMissed)
     }
 
     /// Whether it goes on until it is over.
-    const fn lasts(&self) -> bool {
+    pub(super) const fn lasts(&self) -> bool {
         matches!(self, Self::HookLost { .. } | Self::HeartbeatMissed | Self::NoticesStopped)
     }
 }

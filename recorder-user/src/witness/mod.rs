@@ -34,23 +34,29 @@ mod drain;
 mod health;
 mod notices;
 mod probe;
+mod sample;
 mod selection;
 mod self_test;
+mod sight;
 mod socket;
+mod spent;
 mod stats;
 mod sys;
 mod table;
 mod tcp_info;
 
-pub use account::{GAPS_MAX, Role, account_exchange, compare_socket};
+pub use account::{GAPS_MAX, Role, View, account_exchange, compare_socket};
 pub use clock::{Clocks, monotonic_ns};
 pub use health::{Health, HealthEvent, Trouble};
 pub use notices::Loss;
 pub use probe::{HookCost, LoadProbeError, MeasureCostError, measure, object::FindObjectError};
+pub use sample::{KernelSample, Looks, Sample};
 pub use selection::{
     EndpointAddress, EndpointKind, Identity, SelectError, Selection, netns_cookie,
 };
-pub use socket::{KernelTotals, SocketWitness};
+pub use sight::{Disturbance, Follower, Sight, SightMark};
+pub use socket::{KernelTotals, SocketWitness, TcpTotals};
+pub use spent::{Course, Pace};
 pub use stats::WitnessStats;
 pub use table::Table;
 
@@ -128,6 +134,7 @@ pub struct Witness {
 
 /// What the witness and its sockets share.
 struct Shared {
+    sight: Sight,
     capability: CapabilityRecord,
     means: Means,
     anchor: clock::Anchor,
@@ -343,6 +350,7 @@ impl Witness {
         let zero = AtomicU64::default;
         Self {
             shared: Arc::new(Shared {
+                sight: Sight::default(),
                 capability,
                 means,
                 anchor: clock::Anchor::new(),
@@ -400,6 +408,12 @@ impl Witness {
     #[must_use]
     pub fn adopt(&self, fd: BorrowedFd<'_>) -> SocketWitness {
         SocketWitness::new(Arc::clone(&self.shared), fd)
+    }
+
+    /// How well it sees, as far as somebody noted it.
+    #[must_use]
+    pub fn sight(&self) -> &Sight {
+        &self.shared.sight
     }
 
     /// Sets what the programs choose sockets by; None where they cannot.

@@ -15,6 +15,8 @@ use super::sys;
 pub(super) struct Counted {
     pub(super) in_bytes: u64,
     pub(super) out_bytes: u64,
+    /// Arrived and not read; not in `in_bytes`.
+    pub(super) unread_bytes: u64,
 }
 
 /// Reads a socket's counters.
@@ -32,11 +34,12 @@ pub(super) fn counted(fd: BorrowedFd<'_>) -> io::Result<Counted> {
         let stable = again.received == info.received;
         info = again;
         if stable {
-            return Ok(Counted { in_bytes, out_bytes: info.sent_bytes() });
+            return Ok(Counted { in_bytes, out_bytes: info.sent_bytes(), unread_bytes: unread });
         }
     }
-    let in_bytes = info.received_bytes().saturating_sub(sys::unread(fd)?);
-    Ok(Counted { in_bytes, out_bytes: info.sent_bytes() })
+    let unread_bytes = sys::unread(fd)?;
+    let in_bytes = info.received_bytes().saturating_sub(unread_bytes);
+    Ok(Counted { in_bytes, out_bytes: info.sent_bytes(), unread_bytes })
 }
 
 const ATTEMPTS: u32 = 8;

@@ -494,6 +494,7 @@ pub(crate) fn alices_session() -> Vec<Record> {
                 from: 4096,
                 to: 4216,
                 cookie: None,
+                tcp: false,
             }],
             ..Account::default()
         };
@@ -521,5 +522,6 @@ fn changed(state: SessionState, ended: Option<Timestamp>) -> Record {
         ended,
         by: None,
         why: None,
+        account: None,
     })
 }

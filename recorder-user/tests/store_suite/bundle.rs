@@ -50,6 +50,7 @@ async fn sessions() -> Sessions {
             account: Default::default(),
             exchanges: 1,
             sessions,
+            ends: Vec::new(),
         }))
     };
     let closed = vec![connection(vec![ours, theirs]), connection(vec![theirs])];

@@ -383,6 +383,7 @@ fn time_of(record: &Record) -> Option<Timestamp> {
         Record::ExchangeSettled(record) => record.time,
         Record::ConnectionClosed(record) => record.time,
         Record::UnrecordedSpan(record) => record.to,
+        Record::WitnessChanged(record) => record.time,
         _ => return None,
     })
 }

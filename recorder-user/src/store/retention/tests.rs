@@ -210,6 +210,7 @@ impl Agent {
             ended: Some(time),
             by: None,
             why: None,
+            account: None,
         })
     }
 

@@ -28,6 +28,7 @@ mod retention;
 mod runner;
 mod scene;
 mod streams;
+mod times;
 mod watch;
 
 use std::process::ExitCode;
@@ -95,6 +96,7 @@ fn all() -> Vec<runner::Scenario> {
         retention::scenarios(),
         player::scenarios(),
         account::scenarios(),
+        times::scenarios(),
         leaks::scenarios(),
         metrics::scenarios(),
         fairness::scenarios(),

@@ -252,6 +252,32 @@ Examples:
 T1 counts bytes by socket in eBPF; T5 asks the kernel by file descriptor (TCP_INFO); Off is no witness.
 Hooks that did not attach are listed with the kernel's error.")]
     Witness,
+    /// Run the witness's eBPF programs for a gateway that has no rights.
+    #[command(after_help = "\
+It loads and attaches the programs, gives all its capabilities up, and passes what they count to one gateway
+at a time (witness.probe in the gateway's configuration). It needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN at
+its start, and no network. Logs are JSON lines on standard error; RUST_LOG sets the level.
+
+Examples:
+  recorder probe --user 65532           for a gateway that runs as user 65532")]
+    Probe(ProbeArgs),
+}
+
+/// What `probe` takes.
+#[derive(Args, Debug)]
+pub struct ProbeArgs {
+    /// The Unix socket for the gateway; mode 0660.
+    #[arg(long, value_name = "PATH", default_value = crate::witness::split::SOCKET)]
+    pub listen: PathBuf,
+    /// A user that a gateway runs as; may be given more than once.
+    #[arg(long = "user", value_name = "UID", default_value = "0")]
+    pub users: Vec<u32>,
+    /// The group that may connect; that of the socket's directory or of this process by default.
+    #[arg(long, value_name = "GID")]
+    pub group: Option<u32>,
+    /// An eBPF object to use instead of the embedded one.
+    #[arg(long, value_name = "FILE")]
+    pub object: Option<PathBuf>,
 }
 
 /// What `prune` takes.

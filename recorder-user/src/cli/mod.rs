@@ -25,6 +25,7 @@ mod library;
 mod ls;
 mod outlet;
 mod place;
+mod probe;
 mod prune;
 mod reindex;
 mod replay;
@@ -46,7 +47,7 @@ mod witness;
 
 pub use args::{
     AccessesArgs, ChannelWord, Cli, EffectWord, ExportArgs, FollowArgs, FormatWord, HoldVerb,
-    PruneArgs, ReplayArgs, ScopeWord, SearchArgs, Verb, VerdictWord,
+    ProbeArgs, PruneArgs, ReplayArgs, ScopeWord, SearchArgs, Verb, VerdictWord,
 };
 pub use error::{CliError, Outcome};
 pub use screen::{Ink, Look, Screen, terminal_size};
@@ -92,6 +93,7 @@ pub fn run(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
         Verb::Reindex => reindex::run(&Place::named(cli)?.directory, screen),
         Verb::Archive { arguments } => extra::run(cli, "archive", arguments),
         Verb::Query { arguments } => extra::run(cli, "query", arguments),
+        Verb::Probe(args) => probe::run(args),
         Verb::Witness => witness::run(&Place::named(cli)?.reader()?, screen),
     }
 }

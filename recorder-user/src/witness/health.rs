@@ -40,6 +40,8 @@ const EVENTS_MAX: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
 pub enum Trouble {
+    /// The probe's process is gone, or silent: what passes meanwhile is not witnessed. Lasts.
+    ProbeLost,
     /// Somebody cut a program off its hook. Lasts.
     HookLost {
         /// The hook.
@@ -70,12 +72,12 @@ pub enum Trouble {
 impl Trouble {
     /// Whether totals of witnessed sockets cannot be relied on while it lasts.
     pub(super) const fn spoils_totals(&self) -> bool {
-        matches!(self, Self::HookLost { .. } | Self::HeartbeatMissed)
+        matches!(self, Self::ProbeLost | Self::HookLost { .. } | Self::HeartbeatMissed)
     }
 
     /// Whether it goes on until it is over.
     pub(super) const fn lasts(&self) -> bool {
-        matches!(self, Self::HookLost { .. } | Self::HeartbeatMissed | Self::NoticesStopped)
+        self.spoils_totals() || matches!(self, Self::NoticesStopped)
     }
 }
 
@@ -135,7 +137,7 @@ impl State {
     }
 
     /// Takes in all lasting troubles that there are now.
-    fn lasting(&self, now: Vec<Trouble>) {
+    pub(super) fn lasting(&self, now: Vec<Trouble>) {
         let mut health = self.locked();
         let began: Vec<_> = now.iter().filter(|t| !health.troubles.contains(t)).cloned().collect();
         let ended: Vec<_> = health.troubles.iter().filter(|t| !now.contains(t)).cloned().collect();
@@ -146,7 +148,14 @@ impl State {
         ended.into_iter().for_each(|trouble| self.tell(trouble, true));
     }
 
-    fn tell(&self, trouble: Trouble, over: bool) {
+    /// Takes in what another process's programs told: of what lasts it tells by itself.
+    pub(super) fn hear(&self, event: HealthEvent) {
+        if !event.trouble.lasts() {
+            self.tell(event.trouble, event.over);
+        }
+    }
+
+    pub(super) fn tell(&self, trouble: Trouble, over: bool) {
         if over {
             tracing::info!(?trouble, "the witness recovered");
         } else if trouble.lasts() {

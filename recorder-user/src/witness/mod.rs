@@ -12,8 +12,9 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
-    path::PathBuf,
+    net::SocketAddr,
+    os::fd::{BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -30,6 +31,7 @@ use crate::model::{CapabilityRecord, HookState, Tier, Timestamp};
 mod account;
 pub mod cgroup;
 mod clock;
+mod confine;
 mod drain;
 mod health;
 mod notices;
@@ -40,6 +42,7 @@ mod self_test;
 mod sight;
 mod socket;
 mod spent;
+pub mod split;
 mod stats;
 mod sys;
 mod table;
@@ -91,6 +94,10 @@ pub struct WitnessOptions {
     /// Hooks not to attach, by name: one that another program of the node does not get along with, or whose
     /// cost is unwelcome. The capability record says so.
     pub leave_out: Vec<String>,
+    /// Whether this process gives up all capabilities once the programs are attached, before it has threads:
+    /// what remains to be done is done by descriptors. Needs kernel 5.19 where unprivileged BPF is disabled;
+    /// below, `CAP_BPF` would be needed on.
+    pub confine: bool,
 }
 
 impl Default for WitnessOptions {
@@ -101,6 +108,7 @@ impl Default for WitnessOptions {
             drain_interval: Duration::from_millis(25),
             slots: SLOTS,
             leave_out: vec![],
+            confine: false,
         }
     }
 }
@@ -117,6 +125,9 @@ pub enum StartWitnessError {
     /// No thread for the notices.
     #[error("cannot start the witness's threads")]
     Threads(#[source] std::io::Error),
+    /// The rights could not be given up.
+    #[error("cannot give up capabilities")]
+    Confine(#[source] std::io::Error),
     /// The table's size is none.
     #[error("{0} slots: the size of the table must be a power of two")]
     Slots(u32),
@@ -149,19 +160,35 @@ enum Means {
     /// The programs of this process count.
     Ebpf(Box<Ebpf>),
     /// The programs of another process count, and this one reads.
-    Table(Table),
+    Probe(Box<Remote>),
     /// TCP counts. Programs, if any, only choose and tell of other sockets.
     TcpInfo(Option<Box<Ebpf>>),
     Off,
 }
 
 impl Means {
+    /// Where changes of health and notices for others come from.
+    fn told(&self) -> Option<(&health::State, &Mutex<Option<mpsc::Receiver<RingRecord>>>)> {
+        match self {
+            Self::Probe(remote) => Some((&remote.state, &remote.hears)),
+            _ => self.programs().map(|ebpf| (&*ebpf.state, &ebpf.hears)),
+        }
+    }
+
     fn programs(&self) -> Option<&Ebpf> {
         match self {
             Self::Ebpf(ebpf) | Self::TcpInfo(Some(ebpf)) => Some(ebpf),
-            Self::Table(_) | Self::TcpInfo(None) | Self::Off => None,
+            Self::Probe(_) | Self::TcpInfo(None) | Self::Off => None,
         }
     }
+}
+
+/// The programs of another process, and what they tell.
+struct Remote {
+    link: Arc<split::Link>,
+    correlator: Arc<notices::Correlator>,
+    hears: Mutex<Option<mpsc::Receiver<RingRecord>>>,
+    state: Arc<health::State>,
 }
 
 /// The programs of this process, and who looks after what they tell.
@@ -269,6 +296,13 @@ impl Witness {
             hooks: vec![],
             programs: None,
         })?;
+        if options.confine {
+            confine::drop_capabilities().map_err(|error| Refused {
+                error: StartWitnessError::Confine(error),
+                hooks: vec![],
+                programs: None,
+            })?;
+        }
         let hooks = std::mem::take(&mut loaded.hooks);
         loaded.hooks.clone_from(&hooks);
         let counts = probe::counts_bytes(&hooks);
@@ -329,15 +363,22 @@ impl Witness {
         Self::new(Tier::Off, vec![], Some("switched off by configuration".to_owned()), Means::Off)
     }
 
-    /// A witness over the table of another process's programs, by a descriptor that it passed: reads only,
-    /// needs no right. Sockets that those programs did not choose are unwitnessed. `capability` is the other
-    /// process's record of what its programs can see.
+    /// A witness by the programs of another process, the probe that listens on `socket`: this one needs no
+    /// right and never calls bpf(2). Sockets that those programs did not choose are unwitnessed. A probe that
+    /// does not listen yet is waited for up to `patience`; one that is lost later is a trouble of the witness's
+    /// health until one is back.
     ///
     /// # Errors
-    /// When the descriptor is no such table.
-    pub fn over_table(slots: &OwnedFd, capability: CapabilityRecord) -> io::Result<Self> {
-        let table = Table::map(slots.as_fd())?;
-        Ok(Self::with(capability, Means::Table(table)))
+    /// When there is no probe that serves this process.
+    pub fn over_probe(socket: &Path, patience: Duration) -> Result<Self, split::ConnectProbeError> {
+        let (correlator, hears) = notices::Correlator::new();
+        let (correlator, state) = (Arc::new(correlator), Arc::new(health::State::new()));
+        let started =
+            split::Link::start(socket, patience, Arc::clone(&correlator), Arc::clone(&state));
+        let (link, capability) = started?;
+        let hears = Mutex::new(Some(hears));
+        let remote = Remote { link: Arc::new(link), correlator, hears, state };
+        Ok(Self::with(capability, Means::Probe(Box::new(remote))))
     }
 
     fn new(tier: Tier, hooks: Vec<HookState>, reason: Option<String>, means: Means) -> Self {
@@ -375,7 +416,7 @@ impl Witness {
         let Some(shared) = Arc::get_mut(&mut self.shared) else { return Ok(()) };
         let ebpf = match &mut shared.means {
             Means::Ebpf(ebpf) | Means::TcpInfo(Some(ebpf)) => ebpf,
-            Means::Table(_) | Means::TcpInfo(None) | Means::Off => return Ok(()),
+            Means::Probe(_) | Means::TcpInfo(None) | Means::Off => return Ok(()),
         };
         if ebpf.chooses {
             match self_test::chosen(ebpf) {
@@ -419,13 +460,34 @@ impl Witness {
     /// Sets what the programs choose sockets by; None where they cannot.
     #[must_use]
     pub fn selection(&self) -> Option<Selection> {
+        if let Means::Probe(remote) = &self.shared.means {
+            return Some(Selection::by_probe(Arc::clone(&remote.link)));
+        }
         self.shared.means.programs().filter(|ebpf| ebpf.chooses).map(|ebpf| ebpf.selection.clone())
+    }
+
+    /// Whether the programs are another process's.
+    #[must_use]
+    pub fn is_over_probe(&self) -> bool {
+        matches!(self.shared.means, Means::Probe(_))
+    }
+
+    /// This process is about to connect to an API server there. Waits for the probe, where there is one and the
+    /// address is new; a refusal makes the connection unwitnessed.
+    pub fn expect(&self, address: SocketAddr) {
+        let (Some(selection), Some(identity)) = (self.selection(), self.identity()) else { return };
+        if let Err(error) = selection.expect(address, identity.netns_cookie) {
+            tracing::warn!(%address, %error, "a connection there will not be witnessed");
+        }
     }
 
     /// What this process is in the eyes of the programs; None where they choose no sockets.
     #[must_use]
     pub fn identity(&self) -> Option<Identity> {
-        self.shared.means.programs().and_then(|ebpf| ebpf.identity)
+        match &self.shared.means {
+            Means::Probe(remote) => remote.link.session().map(|session| session.identity()),
+            means => means.programs().and_then(|ebpf| ebpf.identity),
+        }
     }
 
     /// What the programs tell beside the gateway's own connections: connections to endpoints and of watched
@@ -434,20 +496,20 @@ impl Witness {
     /// What is not taken in time is counted, and told as [`Trouble::ConnectionsLost`].
     #[must_use]
     pub fn take_connections(&self) -> Option<mpsc::Receiver<RingRecord>> {
-        self.shared.means.programs().and_then(|ebpf| ebpf.hears().take())
+        let (_, hears) = self.shared.means.told()?;
+        hears.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The witness's health now. A witness without programs is always fine.
     #[must_use]
     pub fn health(&self) -> Health {
-        let health = self.shared.means.programs().map(|ebpf| ebpf.state.health());
-        health.unwrap_or_default()
+        self.shared.means.told().map(|(state, _)| state.health()).unwrap_or_default()
     }
 
     /// The changes of the witness's health, noticed within a second. To the first who asks.
     #[must_use]
     pub fn take_health(&self) -> Option<mpsc::Receiver<HealthEvent>> {
-        self.shared.means.programs().and_then(|ebpf| ebpf.state.take_events())
+        self.shared.means.told().and_then(|(state, _)| state.take_events())
     }
 
     /// The wall-clock time of one of the kernel's times; None for 0, which says never.
@@ -460,17 +522,25 @@ impl Witness {
     pub fn for_each_slot(&self, each: impl FnMut(&recorder_ebpf::Slot)) {
         match &self.shared.means {
             Means::Ebpf(ebpf) | Means::TcpInfo(Some(ebpf)) => ebpf.table.for_each(each),
-            Means::Table(table) => table.for_each(each),
+            Means::Probe(remote) => {
+                if let Some(session) = remote.link.session() {
+                    session.for_each(each);
+                }
+            }
             Means::TcpInfo(None) | Means::Off => {}
         }
     }
 
-    /// The descriptor of the table, for a process that shall read it by [`Witness::over_table`]; None without
-    /// programs.
-    ///
-    /// # Errors
-    /// When this process has no descriptor left.
-    pub fn table_descriptor(&self) -> io::Result<Option<OwnedFd>> {
+    /// From now on every notice goes to `take`, on the witness's thread, and to nobody else: for a process that
+    /// only passes them on. Nothing where this process has no programs.
+    fn pass_on(&self, take: impl Fn(RingRecord) + Send + Sync + 'static) {
+        if let Some(ebpf) = self.shared.means.programs() {
+            ebpf.correlator.pass_on(take);
+        }
+    }
+
+    /// The descriptor of the table, to be passed on; None without programs.
+    fn table_descriptor(&self) -> io::Result<Option<OwnedFd>> {
         let programs = self.shared.means.programs();
         programs.map(|ebpf| ebpf.probe.table().try_clone_to_owned()).transpose()
     }
@@ -504,6 +574,18 @@ impl Witness {
             stats.untracked = ebpf.correlator.untracked();
             stats.lost_malformed = load(&ebpf.malformed);
             stats.impaired = u64::from(!ebpf.state.health().is_fine());
+        }
+        if let Means::Probe(remote) = &shared.means {
+            let counts = remote.link.counts();
+            stats.emitted = counts.emitted;
+            stats.lost_ring = counts.lost_ring.saturating_add(counts.dropped_notices);
+            stats.lost_connections =
+                counts.dropped_connections.saturating_add(remote.correlator.unheard());
+            stats.lost_malformed = counts.malformed;
+            stats.events = remote.correlator.observed();
+            stats.late = remote.correlator.late();
+            stats.untracked = remote.correlator.untracked();
+            stats.impaired = u64::from(!remote.state.health().is_fine());
         }
         stats
     }

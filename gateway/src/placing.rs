@@ -7,7 +7,7 @@ use recorder_user::witness::Witness;
 use tokio::net::TcpListener;
 
 /// This process is about to listen there.
-pub fn about_to_listen(witness: &Witness, address: SocketAddr) {
+pub(crate) fn about_to_listen(witness: &Witness, address: SocketAddr) {
     let (Some(selection), Some(identity)) = (witness.selection(), witness.identity()) else {
         return;
     };
@@ -17,7 +17,7 @@ pub fn about_to_listen(witness: &Witness, address: SocketAddr) {
 }
 
 /// It listens: a probe that comes later is told by the descriptor.
-pub fn listening(witness: &Witness, listener: &TcpListener) {
+pub(crate) fn listening(witness: &Witness, listener: &TcpListener) {
     let (Some(selection), Some(identity)) = (witness.selection(), witness.identity()) else {
         return;
     };
@@ -29,7 +29,7 @@ pub fn listening(witness: &Witness, listener: &TcpListener) {
 }
 
 /// It is about to listen no more.
-pub fn no_longer(witness: &Witness, address: SocketAddr) {
+pub(crate) fn no_longer(witness: &Witness, address: SocketAddr) {
     let (Some(selection), Some(identity)) = (witness.selection(), witness.identity()) else {
         return;
     };

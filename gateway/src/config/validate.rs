@@ -1,6 +1,10 @@
 //! From the file's text to a [`Config`], or to all that is wrong with it.
 
-use std::{net::SocketAddr, path::{Path, PathBuf}, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use recorder_user::store::{IndexBackend, RetentionRules, encryption::KeySource};
 use serde_json::{Map, Value};

@@ -55,6 +55,8 @@ enum Watched {
     /// The probe's programs chose the socket, and count it while that probe lives.
     Probe(Arc<Session>, Arc<SocketNotices>),
     TcpInfo,
+    /// Made while there was no probe.
+    Lost,
     Not(String),
 }
 
@@ -65,13 +67,14 @@ impl SocketWitness {
             Err(error) => (0, Watched::Not(format!("cannot read the socket's cookie: {error}"))),
         };
         shared.adopted.fetch_add(1, Ordering::Relaxed);
-        if let Watched::Not(reason) = &watched
-            && !matches!(shared.means, Means::Off)
+        let witness = Self { shared, cookie, watched };
+        if let Some(reason) = witness.unwitnessed()
+            && !matches!(witness.shared.means, Means::Off)
         {
-            shared.unwitnessed.fetch_add(1, Ordering::Relaxed);
+            witness.shared.unwitnessed.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(cookie, %reason, "socket is not witnessed");
         }
-        Self { shared, cookie, watched }
+        witness
     }
 
     /// The socket's cookie, unique within a boot; 0 when it could not be read.
@@ -85,7 +88,20 @@ impl SocketWitness {
     pub fn unwitnessed(&self) -> Option<&str> {
         match &self.watched {
             Watched::Not(reason) => Some(reason),
+            Watched::Lost => Some("the probe is lost"),
             Watched::Ebpf(_) | Watched::Probe(..) | Watched::TcpInfo => None,
+        }
+    }
+
+    /// Whether the probe that counts, or should have counted, this socket is gone and another is there, which
+    /// would count a new one.
+    #[must_use]
+    pub fn is_superseded(&self) -> bool {
+        let Means::Probe(remote) = &self.shared.means else { return false };
+        match &self.watched {
+            Watched::Probe(session, _) => !session.lives() && remote.link.session().is_some(),
+            Watched::Lost => remote.link.session().is_some(),
+            _ => false,
         }
     }
 
@@ -94,7 +110,7 @@ impl SocketWitness {
     #[must_use]
     pub fn totals(&self, fd: BorrowedFd<'_>) -> Option<KernelTotals> {
         let totals = match &self.watched {
-            Watched::Not(_) => return None,
+            Watched::Not(_) | Watched::Lost => return None,
             Watched::TcpInfo => self.tcp_info_totals(fd),
             Watched::Ebpf(notices) => self.ebpf_totals(fd, notices),
             Watched::Probe(session, notices) => self.probe_totals(session, notices),
@@ -122,7 +138,7 @@ impl SocketWitness {
     pub fn losses(&self) -> Vec<Loss> {
         match &self.watched {
             Watched::Ebpf(notices) | Watched::Probe(_, notices) => notices.losses(),
-            Watched::TcpInfo | Watched::Not(_) => vec![],
+            Watched::TcpInfo | Watched::Lost | Watched::Not(_) => vec![],
         }
     }
 
@@ -141,7 +157,7 @@ impl SocketWitness {
                 Some(self.slot().as_ref().map(KernelSample::from).unwrap_or_default())
             }
             Watched::Probe(..) => self.slot().as_ref().map(KernelSample::from),
-            Watched::TcpInfo | Watched::Not(_) => None,
+            Watched::TcpInfo | Watched::Lost | Watched::Not(_) => None,
         }
     }
 
@@ -263,7 +279,7 @@ fn watch(shared: &Shared, cookie: u64, fd: BorrowedFd<'_>) -> Watched {
                 }
                 None => Watched::Not("the probe's programs did not choose the socket".to_owned()),
             },
-            None => Watched::Not("the probe is lost".to_owned()),
+            None => Watched::Lost,
         },
         Means::Ebpf(ebpf) => match adopt(ebpf, cookie, fd) {
             Ok(notices) => Watched::Ebpf(notices),

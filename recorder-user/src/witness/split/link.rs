@@ -315,6 +315,8 @@ impl Shared {
             };
             let Err(why) = self.attend(&session, &mut reader);
             session.lost.store(true, Ordering::Release);
+            // Whoever waits for an answer waits no longer.
+            locked(&session.answers).clear();
             *locked(&self.session) = None;
             if !self.stop.load(Ordering::Acquire) {
                 tracing::error!(%why, "the probe is lost: what passes now is not witnessed");

@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, OnceLock, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -66,6 +66,10 @@ pub struct Connection {
     witness: SocketWitness,
     input: Flow,
     output: Flow,
+    /// What the latest read gave.
+    last_read: AtomicU64,
+    /// A read gave the end of what the peer sends.
+    saw_end: AtomicBool,
     plain_in: AtomicU64,
     plain_out: AtomicU64,
     exchanges: AtomicU64,
@@ -143,9 +147,24 @@ impl Connection {
         }
     }
 
-    /// From now on bytes belong to requests: the TLS handshake is over.
+    /// From now on bytes belong to requests: the TLS handshake is over. The read that brought its last bytes
+    /// may have brought the first request too, so that is where the first request begins.
     pub fn begins(&self) {
-        self.traffic.floor(&self.look());
+        let last_read = self.last_read.load(Ordering::Relaxed);
+        let mut look = self.look();
+        look.gateway_in_bytes = look.gateway_in_bytes.saturating_sub(last_read);
+        if let Some(kernel) = &mut look.kernel {
+            kernel.in_bytes = kernel.in_bytes.saturating_sub(last_read);
+        }
+        self.traffic.floor(&look);
+    }
+
+    /// Notes what a read gave.
+    fn read(&self, bytes: usize) {
+        self.last_read.store(bytes as u64, Ordering::Relaxed);
+        if bytes == 0 {
+            self.saw_end.store(true, Ordering::Relaxed);
+        }
     }
 
     /// [`Self::evidence`], with the part that an exchange had of it.
@@ -229,7 +248,9 @@ impl Connection {
         let all = Looks { from, head: from, to: look, interleaved: false };
         let mut evidence = self.evidence_of(&all);
         let socket = self.socket.upgrade();
-        if let Some(tcp) = socket.and_then(|socket| self.witness.tcp_totals(socket.as_fd())) {
+        let saw_end = self.saw_end.load(Ordering::Relaxed);
+        let tcp = socket.and_then(|socket| self.witness.tcp_totals(socket.as_fd(), saw_end));
+        if let Some(tcp) = tcp {
             evidence.tcp_in_bytes = Some(tcp.in_bytes);
             evidence.tcp_out_bytes = Some(tcp.out_bytes);
             evidence.unread_bytes = Some(tcp.unread_bytes);
@@ -294,6 +315,8 @@ impl WitnessedTcp {
             witness: socket,
             input: Flow::default(),
             output: Flow::default(),
+            last_read: AtomicU64::new(0),
+            saw_end: AtomicBool::new(false),
             plain_in: AtomicU64::new(0),
             plain_out: AtomicU64::new(0),
             exchanges: AtomicU64::new(0),
@@ -365,6 +388,7 @@ impl WitnessedTcp {
                 let own = io::IoSliceMut::new(buf.initialize_unfilled());
                 self.stream.try_read_vectored(&mut [own, io::IoSliceMut::new(rest)])
             })?;
+            self.connection.read(read);
             buf.advance(read.min(asked));
             Ok(Bytes::copy_from_slice(&scratch[..read.saturating_sub(asked)]))
         })

@@ -226,7 +226,8 @@ impl Exchange {
             return Ack::done();
         }
         let outcome = Record::ExchangeSettled(Box::new(settled));
-        let again = (self.upgraded && ending == Ending::RecorderFailed).then(|| outcome.clone());
+        let stream = self.upgraded || self.is_live();
+        let again = (stream && ending == Ending::RecorderFailed).then(|| outcome.clone());
         records.push(outcome);
         let ack = self.gateway.recorder.enqueue(records, Need::Written);
         match again {
@@ -235,7 +236,7 @@ impl Exchange {
         }
     }
 
-    /// An end record follows every stream, also one that the store cut: its intent is durable.
+    /// An end record follows every stream, also one that the store cut.
     fn insist(&self, ack: Ack, outcome: Record) -> Ack {
         let late = Arc::clone(&self.gateway.late);
         self.gateway.tasks.spawn(async move {

@@ -6,9 +6,11 @@ mod pace;
 mod recording;
 mod request;
 mod response;
+mod waiting;
 
 pub use cut::{Cut, told};
 pub use pace::Stopwatch;
 pub use recording::{Recording, RequestCut, Shared, lock, micros};
-pub use request::{Append, RequestBody, RequestTap, Returned, queue};
+pub use request::{RequestBody, RequestTap, Returned};
 pub use response::{Live, ResponseTap};
+pub use waiting::{Append, append, queue};

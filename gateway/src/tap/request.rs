@@ -3,7 +3,6 @@
 
 use std::{
     collections::VecDeque,
-    future::Future,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, ready},
@@ -15,16 +14,16 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use recorder_user::{
     model::{ExchangeId, Record, RequestEnded},
-    store::{AppendError, Need, Recorder},
+    store::{Need, Recorder},
     witness::monotonic_ns,
 };
 use tokio::sync::oneshot;
 
-use super::{RequestCut, Shared, Stopwatch, lock, micros};
+use super::{
+    RequestCut, Shared, Stopwatch, lock, micros,
+    waiting::{Append, append, queue},
+};
 use crate::body::BodyError;
-
-/// Waits until the recorder has taken records.
-pub type Append = Pin<Box<dyn Future<Output = Result<(), AppendError>> + Send>>;
 
 /// A body that goes to the API server.
 pub enum RequestBody {
@@ -150,8 +149,7 @@ impl RequestTap {
         drop(shared);
         let at_us = micros(self.received.elapsed());
         records.push(Record::RequestEnded(RequestEnded { exchange: self.exchange, at_us, body }));
-        let (recorder, need) = (self.recorder.clone(), self.need);
-        let append = Box::pin(async move { recorder.append_all(records, need).await });
+        let append = append(&self.recorder, records, self.need);
         self.state = State::Ending(append, Instant::now());
     }
 
@@ -250,16 +248,6 @@ impl Drop for RequestTap {
             lock(&self.shared).request_cut.get_or_insert(RequestCut::Recorder);
         }
     }
-}
-
-/// Queues without waiting where there is room; else gives the future that waits.
-pub fn queue(recorder: &Recorder, records: Vec<Record>) -> Option<Append> {
-    if records.is_empty() {
-        return None;
-    }
-    let records = recorder.try_queue(records).err()?;
-    let recorder = recorder.clone();
-    Some(Box::pin(async move { recorder.append_all(records, Need::Queued).await }))
 }
 
 impl http_body::Body for RequestBody {

@@ -4,9 +4,10 @@ use std::{io, path::PathBuf};
 
 use crate::{
     export::ExportError,
-    model::ExchangeId,
+    model::{ExchangeId, GatewayId},
     replay::{LoadError, stream::OpenStreamError},
     store::{BundleError, ExchangeRow},
+    witness::{LoadProbeError, MeasureCostError},
 };
 
 /// How a run ended that did not fail.
@@ -19,6 +20,15 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// What came of two.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        match self {
+            Self::Fine => other,
+            Self::DoesNotVerify => Self::DoesNotVerify,
+        }
+    }
+
     /// The exit code.
     #[must_use]
     pub const fn code(self) -> u8 {
@@ -35,6 +45,29 @@ pub enum CliError {
     /// Nothing says where the store is.
     #[error("no store was named")]
     NoStore,
+    /// The verb reads one store, and several were named.
+    #[error("this reads one store, and several were named")]
+    OneStore,
+    /// A socket is one gateway's, and several stores were named.
+    #[error("--socket is that of one gateway, and several stores were named")]
+    OneSocket,
+    /// Two stores that were named are copies of one.
+    #[error("gateway {gateway} wrote the store at {}, and another one that was named", directory.display())]
+    SameGateway {
+        /// The second one.
+        directory: PathBuf,
+        /// Who wrote both.
+        gateway: GatewayId,
+    },
+    /// An archive has no segment.
+    #[error("there is no segment in the archive {url}")]
+    EmptyArchive {
+        /// As typed.
+        url: String,
+    },
+    /// There is no room for what is fetched.
+    #[error("cannot make a directory for what is fetched")]
+    Temporary(#[source] io::Error),
     /// There is no such directory.
     #[error("there is no store at {}", .0.display())]
     MissingStore(PathBuf),
@@ -149,6 +182,9 @@ pub enum CliError {
     /// No gateway ever wrote to this store.
     #[error("no start of a gateway is recorded")]
     NoGateway,
+    /// What the programs cost could not be measured.
+    #[error("cannot measure what the witness costs")]
+    Cost(#[source] MeasureCostError),
     /// The verb's binary is not installed.
     #[error("recorder-{verb} is not installed")]
     NoExtra {
@@ -192,7 +228,10 @@ impl CliError {
     #[must_use]
     pub const fn code(&self) -> u8 {
         match self {
-            Self::NotFound { .. } | Self::NoGateway | Self::Damaged(_) => 1,
+            Self::NotFound { .. }
+            | Self::EmptyArchive { .. }
+            | Self::NoGateway
+            | Self::Damaged(_) => 1,
             Self::OpenStream(OpenStreamError::NotAnswered) => 1,
             _ => 2,
         }
@@ -214,6 +253,13 @@ impl CliError {
             Self::NoStore => {
                 "give --store DIR or set DECKLOG_STORE to the gateway's store.directory".into()
             }
+            Self::OneStore => "give --store once: ls, show, replay, search and verify read several".into(),
+            Self::OneSocket => "without it each gateway is asked at gateway.sock in its store".into(),
+            Self::SameGateway { .. } => "name one of them".into(),
+            Self::EmptyArchive { .. } => {
+                "check the URL's prefix; what waits is told by: recorder archive status".into()
+            }
+            Self::Temporary(_) => "name another place with --archive-cache DIR, or TMPDIR".into(),
             Self::MissingStore(_) => {
                 "check --store or DECKLOG_STORE against store.directory in the gateway's configuration"
                     .into()
@@ -244,6 +290,10 @@ impl CliError {
             Self::NotASession { session: None, .. } => {
                 "it belongs to no session: nobody was identified".into()
             }
+            Self::Cost(MeasureCostError::Load(LoadProbeError::Object(_))) => {
+                "build the programs with: cargo xtask build-ebpf; or name an object with --object".into()
+            }
+            Self::Cost(_) => "run it as root, outside containers without rights".into(),
             Self::NoOutput => "name a new one with --output DIR".into(),
             Self::Bundle(BundleError::Exists(_) | BundleError::Io { .. }) => {
                 "name another directory with --output".into()

@@ -13,10 +13,11 @@ use crate::{model::AccessScope, store::SessionView};
 pub(super) fn run(library: Library, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
     library.announce(AccessScope::default())?;
     let sessions = library.sessions()?;
+    let is_merged = library.is_merged();
     drop(library);
     if screen.json {
-        for view in &sessions {
-            screen.object(&SessionLine::from(view))?;
+        for whole in &sessions {
+            screen.object(&SessionLine::new(&whole.view, &whole.tracks))?;
         }
         return Ok(Outcome::Fine);
     }
@@ -24,7 +25,7 @@ pub(super) fn run(library: Library, screen: &mut Screen<'_>) -> Result<Outcome, 
         writeln!(screen.err, "no sessions yet")?;
         return Ok(Outcome::Fine);
     }
-    let header = [
+    let mut header = vec![
         "SESSION",
         "STATE",
         "PRINCIPAL",
@@ -37,7 +38,14 @@ pub(super) fn run(library: Library, screen: &mut Screen<'_>) -> Result<Outcome, 
         "EFFECTS",
         "ACCOUNT",
     ];
-    screen.table(&header, sessions.iter().map(cells).collect())?;
+    let mut rows: Vec<_> = sessions.iter().map(|whole| cells(&whole.view)).collect();
+    if is_merged {
+        header.push("GATEWAYS");
+        for (row, whole) in rows.iter_mut().zip(&sessions) {
+            row.push((text::gateways(&whole.tracks), Ink::Plain));
+        }
+    }
+    screen.table(&header, rows)?;
     Ok(Outcome::Fine)
 }
 

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     model::{BodyFacts, Direction, ExchangeEnd, ExchangeOpened, Principal, TokenFacts},
     replay::{
-        BODY_BYTES_MAX, Form, assemble, indent_json, is_stream, readable, stream::may_be_stream,
-        watch_frames,
+        BODY_BYTES_MAX, Form, WholeSession, assemble, indent_json, is_stream, readable,
+        stream::may_be_stream, watch_frames,
     },
     store::{ExchangeRecords, ExchangeRow, Query, SessionView},
 };
@@ -27,26 +27,37 @@ pub(super) fn run(
     screen: &mut Screen<'_>,
 ) -> Result<Outcome, CliError> {
     match library.find(id)? {
-        Found::Session(view) => session(library, &view, screen)?,
+        Found::Session(whole) => session(library, &whole, screen)?,
         Found::Exchange(row) => exchange(library, &row, screen)?,
     }
     Ok(Outcome::Fine)
 }
 
-fn session(library: Library, view: &SessionView, screen: &mut Screen<'_>) -> Result<(), CliError> {
+fn session(
+    library: Library,
+    whole: &WholeSession,
+    screen: &mut Screen<'_>,
+) -> Result<(), CliError> {
+    let WholeSession { view, tracks } = whole;
     let query = Query { session: Some(view.session), ..Query::default() };
     let rows = library.search(&query)?;
     let witness = library.witness_before(view.first);
+    let gateways: Vec<_> = rows.iter().map(|row| library.gateway(row.first)).collect();
     drop(library);
     if screen.json {
-        let exchange_rows = rows.iter().map(ExchangeLine::from).collect();
-        screen.object(&SessionShown { session: SessionLine::from(view), exchange_rows })?;
+        let lines = rows.iter().zip(gateways);
+        let lines = lines.map(|(row, gateway)| ExchangeLine::from(row).by(gateway));
+        let (session, exchange_rows) = (SessionLine::new(view, tracks), lines.collect());
+        screen.object(&SessionShown { session, exchange_rows })?;
         return Ok(());
     }
     for line in replay::header(view, witness.as_ref(), screen.look) {
         screen.line(&line)?;
     }
     let principal = &view.principal;
+    for line in replay::tracks(tracks) {
+        screen.line(&line)?;
+    }
     screen.line(&format!("subject {}", text::short(&principal.subject, 120)))?;
     if !principal.groups.is_empty() {
         screen.line(&format!("groups  {}", text::short(&principal.groups.join(", "), 400)))?;
@@ -55,8 +66,15 @@ fn session(library: Library, view: &SessionView, screen: &mut Screen<'_>) -> Res
         screen.line(&line)?;
     }
     screen.line("")?;
-    let header = ["EXCHANGE", "AT", "REQUEST", "STATUS", "LATENCY", "OUTCOME", "ACCOUNT"];
-    screen.table(&header, rows.iter().map(|row| cells(view, row)).collect())?;
+    let mut header = vec!["EXCHANGE", "AT", "REQUEST", "STATUS", "LATENCY", "OUTCOME", "ACCOUNT"];
+    let mut table: Vec<_> = rows.iter().map(|row| cells(view, row)).collect();
+    if tracks.len() > 1 {
+        header.push("GATEWAY");
+        for (cells, gateway) in table.iter_mut().zip(gateways) {
+            cells.push((text::gateway(gateway), Ink::Plain));
+        }
+    }
+    screen.table(&header, table)?;
     Ok(())
 }
 
@@ -76,7 +94,7 @@ fn cells(view: &SessionView, row: &ExchangeRow) -> Vec<(String, Ink)> {
 fn exchange(library: Library, row: &ExchangeRow, screen: &mut Screen<'_>) -> Result<(), CliError> {
     let stream = may_be_stream(row);
     let records = if stream { library.heads(row)? } else { library.records(row)? };
-    let reader = library.reader();
+    let reader = library.reader(row.first);
     drop(library);
     let Some(records) = records else {
         return Err(CliError::Damaged(row.exchange));

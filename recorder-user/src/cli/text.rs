@@ -7,11 +7,11 @@ use super::{
 };
 use crate::{
     model::{
-        AccountState, Change, Decision, Direction, Effect, Ending, Gap, GapStep, IncompleteReason,
-        ObjectChange,
+        AccountState, Change, Decision, Direction, Effect, Ending, Gap, GapStep, GatewayId,
+        IncompleteReason, ObjectChange,
     },
     replay::{
-        Frame, Frames, is_refused,
+        Frame, Frames, Track, is_refused,
         stream::{CopiedFile, CopiedFiles},
     },
     store::{AccountRow, EffectCounts, ExchangeRow, SessionView, StateWord},
@@ -25,6 +25,18 @@ use crate::{
 pub(super) fn short_id(id: &impl std::fmt::Display) -> String {
     let id = id.to_string();
     id.get(id.len().saturating_sub(8)..).unwrap_or(&id).into()
+}
+
+/// The ends of the ids of the gateways that wrote a session.
+pub(super) fn gateways(tracks: &[Track]) -> String {
+    let mut ids: Vec<_> = tracks.iter().map(|track| gateway(track.gateway)).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids.join(" ")
+}
+
+pub(super) fn gateway(id: Option<GatewayId>) -> String {
+    id.map_or_else(|| "-".into(), |id| short_id(&id))
 }
 
 /// `ended`, or `incomplete: client_lost (goes on)`.

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::{
     clock::monotonic_ns,
     notices::Correlator,
-    probe::{Probe, chain},
+    probe::{Probe, chain, is_counted_by},
     sys,
     table::Table,
 };
@@ -71,8 +71,12 @@ pub enum Trouble {
 
 impl Trouble {
     /// Whether totals of witnessed sockets cannot be relied on while it lasts.
-    pub(super) const fn spoils_totals(&self) -> bool {
-        matches!(self, Self::ProbeLost | Self::HookLost { .. } | Self::HeartbeatMissed)
+    pub(super) fn spoils_totals(&self) -> bool {
+        match self {
+            Self::HookLost { hook } => is_counted_by(hook),
+            Self::ProbeLost | Self::HeartbeatMissed => true,
+            _ => false,
+        }
     }
 
     /// Whether it goes on until it is over.
@@ -195,12 +199,14 @@ impl Monitor {
         let heart = if beats { Some(Heart::new(&watched.probe)?) } else { None };
         let stop = Arc::new(AtomicBool::new(false));
         let mut round = Round { losses: losses(&watched), watched, state, heart };
+        // The first look is now: the heartbeat's sockets get their slots before the gateway's.
+        round.look();
         let thread = thread::Builder::new().name("witness-health".to_owned()).spawn({
             let stop = Arc::clone(&stop);
             move || {
                 while !stop.load(Ordering::Acquire) {
-                    round.look();
                     thread::park_timeout(INTERVAL);
+                    round.look();
                 }
             }
         })?;
@@ -361,12 +367,14 @@ mod tests {
         let state = State::new();
         let mut events = state.take_events().expect("the first to ask");
         assert!(state.take_events().is_none(), "there is one consumer");
-        let lost = Trouble::HookLost { hook: "connect4".to_owned() };
+        let lost = Trouble::HookLost { hook: "sock_send_length".to_owned() };
         state.lasting(vec![lost.clone()]);
         state.lasting(vec![lost.clone()]);
         assert!(!state.health().is_fine());
         state.lasting(vec![Trouble::NoticesStopped]);
         assert!(state.health().is_fine(), "totals do not depend on notices");
+        let blind = Trouble::HookLost { hook: "connect4".to_owned() };
+        assert!(!blind.spoils_totals(), "nor on who connects");
         assert_eq!(state.health().spoiled, 1);
         let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok())
             .map(|event| (event.trouble, event.over))

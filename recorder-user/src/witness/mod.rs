@@ -52,7 +52,9 @@ pub use account::{GAPS_MAX, Role, View, account_exchange, compare_socket};
 pub use clock::{Clocks, monotonic_ns};
 pub use health::{Health, HealthEvent, Trouble};
 pub use notices::Loss;
-pub use probe::{HookCost, LoadProbeError, MeasureCostError, measure, object::FindObjectError};
+pub use probe::{
+    HookCost, LoadProbeError, MeasureCostError, Runs, measure, object::FindObjectError,
+};
 pub use sample::{KernelSample, Looks, Sample};
 pub use selection::{
     EndpointAddress, EndpointKind, Identity, SelectError, Selection, netns_cookie,

@@ -137,19 +137,8 @@ impl Follower {
         if trouble.lasts() && !over {
             self.troubles.push(trouble);
         }
-        let blind = self.troubles.iter().any(stops_counting);
+        let blind = self.troubles.iter().any(Trouble::spoils_totals);
         WitnessChanged { time, event, tier: self.tier, blind, lost, detail }
-    }
-}
-
-/// The hooks that count bytes.
-const COUNTING: [&str; 2] = ["sock_send_length", "sock_recv_length"];
-
-/// Whether bytes go uncounted while it lasts. A hook that only tells of connections counts none.
-fn stops_counting(trouble: &Trouble) -> bool {
-    match trouble {
-        Trouble::HookLost { hook } => COUNTING.contains(&hook.as_str()),
-        other => other.spoils_totals(),
     }
 }
 
@@ -192,7 +181,7 @@ mod tests {
             let changed = follower.follow(HealthEvent { time, trouble, over });
             (changed.event, changed.blind, changed.lost)
         };
-        let hook = || Trouble::HookLost { hook: COUNTING[0].to_owned() };
+        let hook = || Trouble::HookLost { hook: "sock_send_length".to_owned() };
         assert_eq!(
             follow(Trouble::NoticesLost { notices: 7 }, false),
             (WitnessEvent::Overflow, false, 7)

@@ -148,17 +148,11 @@ impl SocketWitness {
         self.totals(fd)
     }
 
-    /// The kernel's numbers without a system call; none where the tier does not have them in shared memory.
+    /// The kernel's numbers without a system call; none where the tier does not have them in shared memory, and
+    /// before the first byte.
     #[must_use]
     pub fn sample(&self) -> Option<KernelSample> {
-        match &self.watched {
-            // A socket through which nothing passed yet has no slot.
-            Watched::Ebpf(_) => {
-                Some(self.slot().as_ref().map(KernelSample::from).unwrap_or_default())
-            }
-            Watched::Probe(..) => self.slot().as_ref().map(KernelSample::from),
-            Watched::TcpInfo | Watched::Lost | Watched::Not(_) => None,
-        }
+        self.slot().as_ref().map(KernelSample::from)
     }
 
     /// The wall-clock time of a kernel time; none of 0.
@@ -168,14 +162,17 @@ impl SocketWitness {
     }
 
     /// TCP's own count of a socket that programs count too: three system calls, for when the connection closes.
+    /// `saw_end` if a read gave the end of what the peer sends.
     #[must_use]
-    pub fn tcp_totals(&self, fd: BorrowedFd<'_>) -> Option<TcpTotals> {
+    pub fn tcp_totals(&self, fd: BorrowedFd<'_>, saw_end: bool) -> Option<TcpTotals> {
         let (Watched::Ebpf(_) | Watched::Probe(..)) = &self.watched else { return None };
         let counted = tcp_info::counted(fd)
             .inspect_err(|error| tracing::warn!(cookie = self.cookie, %error, "no TCP_INFO"))
             .ok()?;
-        let tcp_info::Counted { in_bytes, out_bytes, unread_bytes } = counted;
-        Some(TcpTotals { in_bytes, out_bytes, unread_bytes })
+        let tcp_info::Counted { in_bytes, out_bytes, unread_bytes, maybe_fin } = counted;
+        // Whoever read the peer's end knows that there was a FIN.
+        let fin = u64::from(maybe_fin && saw_end);
+        Some(TcpTotals { in_bytes: in_bytes.saturating_sub(fin), out_bytes, unread_bytes })
     }
 
     fn tcp_info_totals(&self, fd: BorrowedFd<'_>) -> Option<KernelTotals> {

@@ -17,6 +17,8 @@ pub(super) struct Counted {
     pub(super) out_bytes: u64,
     /// Arrived and not read; not in `in_bytes`.
     pub(super) unread_bytes: u64,
+    /// The connection is closed: a FIN, if there was one, is still in `in_bytes`.
+    pub(super) maybe_fin: bool,
 }
 
 /// Reads a socket's counters.
@@ -30,16 +32,14 @@ pub(super) fn counted(fd: BorrowedFd<'_>) -> io::Result<Counted> {
     for _ in 0..ATTEMPTS {
         let unread = sys::unread(fd)?;
         let again = Info::read(fd)?;
-        let in_bytes = again.received_bytes().saturating_sub(unread);
         let stable = again.received == info.received;
         info = again;
         if stable {
-            return Ok(Counted { in_bytes, out_bytes: info.sent_bytes(), unread_bytes: unread });
+            return Ok(info.counted(unread));
         }
     }
-    let unread_bytes = sys::unread(fd)?;
-    let in_bytes = info.received_bytes().saturating_sub(unread_bytes);
-    Ok(Counted { in_bytes, out_bytes: info.sent_bytes(), unread_bytes })
+    let unread = sys::unread(fd)?;
+    Ok(info.counted(unread))
 }
 
 const ATTEMPTS: u32 = 8;
@@ -81,6 +81,15 @@ impl Info {
             sent: double(BYTES_SENT)?,
             retransmitted: double(BYTES_RETRANS)?,
         })
+    }
+
+    fn counted(&self, unread_bytes: u64) -> Counted {
+        Counted {
+            in_bytes: self.received_bytes().saturating_sub(unread_bytes),
+            out_bytes: self.sent_bytes(),
+            unread_bytes,
+            maybe_fin: self.state == tcp_state::CLOSE,
+        }
     }
 
     /// Payload received. In state CLOSE the kernel does not tell whether there was a FIN: the account

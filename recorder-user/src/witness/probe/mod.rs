@@ -22,7 +22,7 @@ mod cost;
 pub(super) mod object;
 mod pod;
 
-pub use cost::{HookCost, MeasureCostError, measure};
+pub use cost::{HookCost, MeasureCostError, Runs, measure};
 
 /// The kernel does not take the programs.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +139,11 @@ pub(super) fn load(options: &LoadOptions<'_>) -> Result<Loaded, LoadProbeError> 
 /// Whether the hooks that count are all attached.
 pub(super) fn counts_bytes(hooks: &[HookState]) -> bool {
     all_attached(hooks, &attach::NEEDED)
+}
+
+/// Whether totals depend on a hook.
+pub(super) fn is_counted_by(hook: &str) -> bool {
+    attach::NEEDED.contains(&hook)
 }
 
 /// Whether the hooks that choose sockets are all attached.

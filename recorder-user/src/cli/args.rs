@@ -5,8 +5,8 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Parser, Subcommand};
 
 use super::verb_args::{
-    AccessesArgs, ArchiveArgs, ExportArgs, FollowArgs, HoldVerb, KeysVerb, PruneArgs, ReplayArgs,
-    SearchArgs, WitnessArgs,
+    AccessesArgs, ArchiveArgs, ExportArgs, FollowArgs, HoldVerb, KeysVerb, ProbeArgs, PruneArgs,
+    ReplayArgs, SearchArgs, WitnessArgs,
 };
 
 /// Shows, replays and checks what agents and people did to Kubernetes through a Decklog gateway.

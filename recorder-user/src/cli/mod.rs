@@ -54,7 +54,8 @@ pub use error::{CliError, Outcome};
 pub use screen::{Ink, Look, Screen, terminal_size};
 pub use verb_args::{
     AccessesArgs, ArchiveArgs, ChannelWord, EffectWord, ExportArgs, FollowArgs, FormatWord,
-    HoldVerb, KeysVerb, ProbeArgs, PruneArgs, ReplayArgs, ScopeWord, SearchArgs, VerdictWord, WitnessArgs,
+    HoldVerb, KeysVerb, ProbeArgs, PruneArgs, ReplayArgs, ScopeWord, SearchArgs, VerdictWord,
+    WitnessArgs,
 };
 
 use crate::model::{Through, Timestamp};

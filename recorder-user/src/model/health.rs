@@ -22,6 +22,8 @@ pub enum WitnessEvent {
     Detached,
     /// A beat that was sent through the kernel did not come back in time.
     HeartbeatMissed,
+    /// The kernel left runs of a program out: what they would have counted is not.
+    RunsMissed,
     /// It sees again.
     Recovered,
     /// What this version does not know.
@@ -31,7 +33,7 @@ pub enum WitnessEvent {
 
 impl WitnessEvent {
     /// All that this version knows.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ProbeLost,
         Self::Overflow,
         Self::ConnectionsLost,
@@ -39,6 +41,7 @@ impl WitnessEvent {
         Self::NoticesStopped,
         Self::Detached,
         Self::HeartbeatMissed,
+        Self::RunsMissed,
         Self::Recovered,
     ];
 
@@ -53,6 +56,7 @@ impl WitnessEvent {
             Self::NoticesStopped => "notices_stopped",
             Self::Detached => "detached",
             Self::HeartbeatMissed => "heartbeat_missed",
+            Self::RunsMissed => "runs_missed",
             Self::Recovered => "recovered",
             Self::Other => "other",
         }

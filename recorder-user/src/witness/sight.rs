@@ -111,6 +111,9 @@ impl Follower {
             Trouble::HookLost { hook } => {
                 (WitnessEvent::Detached, 0, format!("the program on {hook} is cut off"))
             }
+            Trouble::RunsMissed { hook, runs } => {
+                (WitnessEvent::RunsMissed, *runs, format!("{runs} runs on {hook} were left out"))
+            }
             Trouble::HeartbeatMissed => {
                 (WitnessEvent::HeartbeatMissed, 0, "a heartbeat was not counted".to_owned())
             }

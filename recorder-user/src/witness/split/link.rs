@@ -380,11 +380,11 @@ impl Shared {
         let before = std::mem::replace(&mut *locked(&session.counts), counts);
         let lost = counts.dropped_connections.saturating_sub(before.dropped_connections);
         if lost > 0 {
-            self.state.tell(Trouble::ConnectionsLost { notices: lost }, false);
+            self.state.instant(Trouble::ConnectionsLost { notices: lost });
         }
         let lost = counts.dropped_notices.saturating_sub(before.dropped_notices);
         if lost > 0 {
-            self.state.tell(Trouble::NoticesLost { notices: lost }, false);
+            self.state.instant(Trouble::NoticesLost { notices: lost });
         }
     }
 }

@@ -146,7 +146,7 @@ impl Selection {
     /// later, until [`remove_gateway`](Self::remove_gateway): without that its port stays open.
     ///
     /// # Errors
-    /// When the descriptor is no socket, or it is marked already.
+    /// When the descriptor is no socket, or the programs chose it as something else than a listener.
     pub fn adopt_listener(&self, fd: BorrowedFd<'_>, process: Identity) -> Result<(), SelectError> {
         let shared = match &self.by {
             By::Programs(shared) => shared,
@@ -162,8 +162,13 @@ impl Selection {
             netns_cookie: process.netns_cookie,
             ..Storage::default()
         };
-        let adopted = shared.probe.adopt(fd, storage);
-        adopted.map_err(|error| refused("a listener", &error))
+        match shared.probe.adopt(fd, storage) {
+            // By the hook on `bind`, or for this process when it came before.
+            Err(_) if shared.probe.storage(fd).is_ok_and(|kept| kept.role == role::LISTENER) => {
+                Ok(())
+            }
+            adopted => adopted.map_err(|error| refused("a listener", &error)),
+        }
     }
 
     /// The addresses to look after from now on, instead of those before. A connection to an API server's by

@@ -52,8 +52,8 @@ pub(super) async fn under_load(deployment: &Deployment<'_>) -> Result<()> {
         let rows = recorder.search(&["--namespace", NAMESPACE]).await?;
         let recorded: BTreeSet<_> = rows
             .iter()
-            .filter(|row| row["status"] == 201 && row["account"]["state"] == "complete")
-            .filter_map(|row| row["name"].as_str().or_else(|| row["objects"][0]["name"].as_str()))
+            .filter(|row| row["status"] == 201 && row["account"]["kernelVerified"] == true)
+            .filter_map(|row| row["objects"][0]["name"].as_str())
             .map(str::to_owned)
             .collect();
         let missing: Vec<_> = acknowledged.difference(&recorded).collect();

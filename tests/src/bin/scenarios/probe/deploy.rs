@@ -218,6 +218,11 @@ impl<'s> Deployment<'s> {
         })
     }
 
+    /// The overlay's name.
+    pub(super) fn name(&self) -> &'static str {
+        self.overlay.name()
+    }
+
     /// kubectl as administrator, straight to the API server.
     pub(super) async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         let home = self.scene.directory().join("home");

@@ -29,7 +29,8 @@ struct Load {
 /// Restarts the deployment under load and looks for what was acknowledged.
 pub(super) async fn under_load(deployment: &Deployment<'_>) -> Result<()> {
     let plane = &deployment.cluster.plane;
-    plane.namespace(NAMESPACE).await?;
+    let namespace = &*format!("load-{}", deployment.name());
+    plane.namespace(namespace).await?;
     let token = deployment.scene.token("alice").await?;
     let alice = deployment.endpoint()?.bearer(token);
     let load = Load::default();
@@ -40,7 +41,8 @@ pub(super) async fn under_load(deployment: &Deployment<'_>) -> Result<()> {
         anyhow::Ok(())
     };
     let clients = async {
-        let each = |client| create(&load, &alice, client);
+        let path = format!("/api/v1/namespaces/{namespace}/configmaps");
+        let each = |client| create(&load, &alice, &path, client);
         tokio::try_join!(each(0), each(1), each(2), each(3)).map(drop)
     };
     tokio::try_join!(restart, clients)?;
@@ -49,7 +51,7 @@ pub(super) async fn under_load(deployment: &Deployment<'_>) -> Result<()> {
     ensure!(acknowledged.len() > CLIENTS * AFTERWARDS, "{} requests", acknowledged.len());
     let recorder = deployment.recorder()?;
     until("whatever was acknowledged is on record", LIMIT, async || {
-        let rows = recorder.search(&["--namespace", NAMESPACE]).await?;
+        let rows = recorder.search(&["--namespace", namespace]).await?;
         let recorded: BTreeSet<_> = rows
             .iter()
             .filter(|row| row["status"] == 201 && row["account"]["kernelVerified"] == true)
@@ -63,13 +65,12 @@ pub(super) async fn under_load(deployment: &Deployment<'_>) -> Result<()> {
 }
 
 /// Creates one after the other, each as often as it takes.
-async fn create(load: &Load, alice: &Endpoint, client: usize) -> Result<()> {
-    let path = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
+async fn create(load: &Load, alice: &Endpoint, path: &str, client: usize) -> Result<()> {
     let (mut number, mut afterwards) = (0, 0);
     while afterwards < AFTERWARDS {
         let name = format!("load-{client}-{number}");
         let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
-        match alice.json("POST", &path, &object).await {
+        match alice.json("POST", path, &object).await {
             Ok(reply) if reply.status == StatusCode::CREATED => {
                 load.acknowledged.borrow_mut().insert(name);
             }
@@ -96,5 +97,4 @@ async fn again(load: &Load) {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
-const NAMESPACE: &str = "deploy-load";
 const LIMIT: Duration = Duration::from_secs(30);

@@ -83,6 +83,10 @@ impl DiskFile for StandingFile {
         self.1.set_len(bytes)
     }
 
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.1.allocate(bytes)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.1.sync_data()
     }

@@ -284,8 +284,11 @@ impl Witness {
         }
     }
 
-    /// The descriptor of the table, to be passed on; None without programs.
-    fn table_descriptor(&self) -> io::Result<Option<OwnedFd>> {
+    /// The descriptor of the table, to be passed on and read by [`Table`]; None without programs.
+    ///
+    /// # Errors
+    /// When this process has no descriptor left.
+    pub fn table_descriptor(&self) -> io::Result<Option<OwnedFd>> {
         let programs = self.shared.means.programs();
         programs.map(|ebpf| ebpf.probe.table().try_clone_to_owned()).transpose()
     }

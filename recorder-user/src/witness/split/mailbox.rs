@@ -134,10 +134,10 @@ mod tests {
     #[test]
     fn what_did_not_arrive_comes_again_before_the_rest() {
         let mailbox = Mailbox::default();
-        [notice(1), connection(2)].map(|record| mailbox.put(record));
+        [notice(1), connection(2)].into_iter().for_each(|record| mailbox.put(record));
         let taken = mailbox.take(Duration::ZERO);
         assert_eq!(taken, [connection(2), notice(1)]);
-        [notice(3), connection(4)].map(|record| mailbox.put(record));
+        [notice(3), connection(4)].into_iter().for_each(|record| mailbox.put(record));
         mailbox.put_back(taken);
         let again = mailbox.take(Duration::ZERO);
         assert_eq!(again, [connection(2), connection(4), notice(1), notice(3)]);

@@ -12,9 +12,7 @@ use std::{
 };
 
 use recorder_ebpf::{role, tcp_state};
-use recorder_user::witness::{
-    Mode, SocketWitness, Table, Trouble, Witness, WitnessOptions, monotonic_ns,
-};
+use recorder_user::witness::{Mode, SocketWitness, Table, Trouble, WitnessOptions, monotonic_ns};
 use witness_support::{choosing, connect, counting, pair, start, wait_for, wait_until};
 
 #[test]

@@ -36,7 +36,7 @@ pub(super) fn text(config: &Config) -> String {
             },
         },
         "policy": {"access": config.policy.access.display().to_string()},
-        "witness": {"mode": config.witness.as_str()},
+        "witness": {"mode": config.witness.as_str(), "probe": config.probe},
         "sessions": {
             "idle": units::duration_text(config.sessions.idle),
             "streamIdle": units::duration_text(config.sessions.streams.idle),

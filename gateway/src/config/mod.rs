@@ -68,6 +68,8 @@ pub struct Config {
     pub policy: PolicyDirectories,
     /// How connections are witnessed.
     pub witness: WitnessMode,
+    /// The socket of the probe whose programs witness; none where this process loads its own.
+    pub probe: Option<PathBuf>,
     /// How sessions end.
     pub sessions: Sessions,
 }

@@ -1,6 +1,10 @@
 //! From the file's text to a [`Config`], or to all that is wrong with it.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use recorder_user::store::{IndexBackend, RetentionRules, encryption::KeySource};
 use serde_json::{Map, Value};
@@ -47,7 +51,7 @@ pub(super) fn config(
     let clusters = clusters::validate(take("clusters"), directory, environment, &mut problems);
     let authentication = authentication::validate(take("authentication"), directory, &mut problems);
     let policy = policy(take("policy"), directory, &mut problems);
-    let witness = witness(take("witness"), &mut problems);
+    let (witness, probe) = witness(take("witness"), directory, &mut problems);
     let sessions = self::sessions(take("sessions"), &mut problems);
     for key in sections.keys() {
         problems.add(key.escape_debug(), format!("is not a key of this file; the keys are {KEYS}"));
@@ -73,6 +77,7 @@ pub(super) fn config(
                 authentication,
                 policy,
                 witness,
+                probe,
                 sessions,
             })
         }
@@ -251,11 +256,14 @@ fn policy(
     Some(PolicyDirectories { access, recording })
 }
 
-fn witness(given: Option<Value>, problems: &mut Problems) -> WitnessMode {
-    let mode = given
-        .and_then(|value| problems.shape::<raw::Witness>("witness", value))
-        .and_then(|raw| raw.mode);
-    match mode.as_deref() {
+fn witness(
+    given: Option<Value>,
+    directory: &Path,
+    problems: &mut Problems,
+) -> (WitnessMode, Option<PathBuf>) {
+    let raw = given.and_then(|value| problems.shape::<raw::Witness>("witness", value));
+    let (mode, probe) = raw.map_or((None, None), |raw| (raw.mode, raw.probe));
+    let mode = match mode.as_deref() {
         None | Some("auto") => WitnessMode::Auto,
         Some("ebpf") => WitnessMode::Ebpf,
         Some("tcp-info") => WitnessMode::TcpInfo,
@@ -264,7 +272,11 @@ fn witness(given: Option<Value>, problems: &mut Problems) -> WitnessMode {
             problems.add("witness.mode", format!("`{other}` is none of auto, ebpf, tcp-info, off"));
             WitnessMode::Auto
         }
+    };
+    if probe.is_some() && matches!(mode, WitnessMode::TcpInfo | WitnessMode::Off) {
+        problems.add("witness.probe", "a probe is for the modes auto and ebpf");
     }
+    (mode, probe.map(|socket| directory.join(socket)))
 }
 
 fn sessions(given: Option<Value>, problems: &mut Problems) -> Sessions {

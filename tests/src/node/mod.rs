@@ -14,6 +14,7 @@ pub mod pods;
 mod realm;
 mod traces;
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 
@@ -35,6 +36,7 @@ use crate::tools::NodeTools;
 #[derive(Debug)]
 pub struct Node {
     link: Link,
+    tools: NodeTools,
     _port: Port,
     // Dropped in this order. Whoever is our own child is waited for before the realm, which is not gone
     // before that; and a cgroup can be removed when nobody is in it.
@@ -69,13 +71,27 @@ impl Node {
             containerd::start(&realm, &directory, &link, (&tools, &distribution), &images).await?;
         let place = (&link, &cgroup, &port);
         let kubelet = kubelet::start(&realm, &directory, plane, place, &tools).await?;
-        Ok(Self { link, _port: port, scheduler, kubelet, containerd, realm, cgroup })
+        Ok(Self { link, tools, _port: port, scheduler, kubelet, containerd, realm, cgroup })
     }
 
     /// Its name in the cluster.
     #[must_use]
     pub fn name(&self) -> String {
         self.link.name()
+    }
+
+    /// Its address, which its pods reach.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.link.address()
+    }
+
+    /// Gives its container runtime the images of an archive, as `docker save` writes one.
+    ///
+    /// # Errors
+    /// When the runtime refuses.
+    pub async fn import(&self, archive: &Path) -> Result<()> {
+        containerd::import(&self.realm, &self.tools, archive).await
     }
 
     /// What must be gone after [`Node::stop`].
@@ -101,7 +117,7 @@ impl Node {
     /// # Errors
     /// When something is left.
     pub fn stop(self) -> Result<()> {
-        let Self { link, _port, scheduler, kubelet, containerd, realm, cgroup } = self;
+        let Self { link, tools: _, _port, scheduler, kubelet, containerd, realm, cgroup } = self;
         scheduler.kill()?;
         realm.kill();
         kubelet.kill()?;

@@ -22,6 +22,7 @@ mod outage;
 mod passthrough;
 mod player;
 mod policies;
+mod probe;
 mod reads;
 mod record;
 mod retention;
@@ -96,6 +97,7 @@ fn all() -> Vec<runner::Scenario> {
         retention::scenarios(),
         player::scenarios(),
         account::scenarios(),
+        probe::scenarios(),
         times::scenarios(),
         leaks::scenarios(),
         metrics::scenarios(),

@@ -13,15 +13,15 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{PruneOrder, PruneReport, Retention, RetentionRules};
 use crate::{
     model::*,
     store::{
-        Need, Position, Query, Reader, Store, StoreOptions, VerifyReport, encryption::KeySource,
-        reindex, signing, verify,
+        Catalog, Need, Position, Query, Reader, Store, StoreOptions, VerifyReport,
+        encryption::KeySource, reindex, signing, verify,
     },
 };
 
@@ -148,14 +148,27 @@ impl World {
     fn index_is_as_rebuilt(&mut self) {
         self.close();
         let rows = || {
-            let catalog = Reader::open(&self.path()).expect("a store").catalog().expect("rows");
-            assert!(catalog.is_indexed());
+            let catalog = self.indexed();
             let exchanges = catalog.search(&Query { limit: 0, ..Query::default() });
             (catalog.sessions().expect("rows"), exchanges.expect("rows"))
         };
         let kept = rows();
         reindex(&self.path()).expect("it builds");
         assert_eq!(kept, rows());
+    }
+
+    /// The index is read. Not always at once: a process that another test starts holds its locks for a moment, from
+    /// the fork to the exec.
+    fn indexed(&self) -> Catalog {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let catalog = Reader::open(&self.path()).expect("a store").catalog().expect("rows");
+            if catalog.is_indexed() {
+                return catalog;
+            }
+            assert!(Instant::now() < deadline, "there is no index");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 

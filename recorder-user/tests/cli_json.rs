@@ -25,7 +25,8 @@ fn ls_has_the_fields_of_the_contract() {
     let [line] = lines.as_slice() else { panic!("one session: {lines:?}") };
     check_keys(
         line,
-        "session state reason cluster task kind principal started ended exchanges denied effects account tracks",
+        "session state reason cluster task kind principal started ended exchanges denied effects account totals \
+         tracks",
     );
     check_keys(&line["principal"], "issuer subject username groups");
     check_keys(&line["effects"], "created modified deleted");

@@ -75,7 +75,7 @@ fn a_listener_that_is_there_already_is_marked_by_its_descriptor() {
     let listener = listen();
     let (_before, early) = connect(&listener);
     selection.adopt_listener(listener.as_fd(), identity).expect("marked");
-    assert!(selection.adopt_listener(listener.as_fd(), identity).is_err(), "once");
+    selection.adopt_listener(listener.as_fd(), identity).expect("again is no harm");
     let (mut client, mut accepted) = connect(&listener);
     client.write_all(&[1; 33]).expect("write");
     accepted.read_exact(&mut [0; 33]).expect("read");

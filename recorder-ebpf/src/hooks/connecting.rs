@@ -1,8 +1,10 @@
 //! What the two hooks on `connect` have in common.
 
-use core::ffi::c_void;
-
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_ns};
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_ns},
+    programs::SockAddrContext,
+};
 use recorder_ebpf::{
     ConnectionNotice, Endpoint, GatewayKey, Storage, connection, flag, kind, role,
 };
@@ -17,37 +19,35 @@ use crate::{
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_MPTCP: u32 = 262;
 
-/// A call of `connect`.
-pub struct Call {
-    pub ctx: *mut c_void,
-    pub sk: Sock,
-    pub address: [u32; 4],
-    pub port: u16,
-    pub protocol: u32,
-}
-
-/// Chooses the socket when somebody wants to know of the connection, and tells of the call.
+/// Chooses the socket that is about to connect to this address when somebody wants to know of the connection, and
+/// tells of the call.
 ///
 /// # Safety
-/// `call` must be made of a hook's own context.
+/// `address` must be read from this context.
 #[inline(always)]
-pub unsafe fn connecting(call: Call) {
-    let multipath = call.protocol == IPPROTO_MPTCP;
-    if call.protocol != IPPROTO_TCP && !multipath {
+pub unsafe fn connecting(ctx: &SockAddrContext, address: [u32; 4]) {
+    let addr = ctx.sock_addr;
+    // SAFETY: the hook's own context, read field by field: a copy of it is refused by the verifier.
+    let (protocol, port, sk): (u32, u16, Sock) = unsafe {
+        (
+            (&raw const (*addr).protocol).read_volatile(),
+            u16::from_be((&raw const (*addr).user_port).read_volatile() as u16),
+            (&raw const (*addr).__bindgen_anon_1.sk).read_volatile().cast(),
+        )
+    };
+    let multipath = protocol == IPPROTO_MPTCP;
+    if protocol != IPPROTO_TCP && !multipath {
         return;
     }
     // SAFETY: see above; `kept` lives while the program runs.
     unsafe {
-        let place = owner::place(call.ctx);
-        let Some((role, flags)) = chosen(&place, call.address, call.port) else { return };
+        let place = owner::place(ctx.as_ptr());
+        let Some((role, flags)) = chosen(&place, address, port) else { return };
         let mut who = owner::current(&place);
         (who.role, who.flags, who.connect_ns) = (role, flags, bpf_ktime_get_ns());
-        let cookie = bpf_get_socket_cookie(call.ctx);
-        let facts = ConnectionNotice {
-            remote: call.address,
-            remote_port: call.port,
-            ..ConnectionNotice::default()
-        };
+        let cookie = bpf_get_socket_cookie(ctx.as_ptr());
+        let facts =
+            ConnectionNotice { remote: address, remote_port: port, ..ConnectionNotice::default() };
         if role != role::UPSTREAM {
             owner::remember(who.tgid, role);
         }
@@ -57,7 +57,7 @@ pub unsafe fn connecting(call: Call) {
             return;
         }
         let told_of = role != role::UPSTREAM;
-        if let Some(kept) = choose(call.sk, who) {
+        if let Some(kept) = choose(sk, who) {
             if told_of {
                 emit_connection(kept, kind::CONNECT, cookie, facts);
             }

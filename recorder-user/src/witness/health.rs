@@ -4,7 +4,7 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use super::{
     clock::monotonic_ns,
     heart::Heart,
+    locked,
     notices::Correlator,
     probe::{Probe, is_counted_by},
     table::Table,
@@ -141,11 +142,11 @@ impl State {
     }
 
     pub(super) fn take_events(&self) -> Option<mpsc::Receiver<HealthEvent>> {
-        self.hears.lock().unwrap_or_else(PoisonError::into_inner).take()
+        locked(&self.hears).take()
     }
 
     fn locked(&self) -> MutexGuard<'_, Health> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.health)
     }
 
     /// Takes in all lasting troubles that there are now.

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::TcpStream,
     os::fd::AsFd as _,
 };
 
@@ -11,6 +11,7 @@ use recorder_ebpf::{Storage, role};
 use super::{
     clock::monotonic_ns,
     health::INTERVAL,
+    loopback::pair,
     probe::{Probe, chain},
     sys,
     table::Table,
@@ -34,9 +35,7 @@ impl Heart {
     /// # Errors
     /// When there is no loopback connection, or the kernel keeps nothing with it.
     pub(super) fn new(probe: &Probe) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let near = TcpStream::connect(listener.local_addr()?)?;
-        let (far, _) = listener.accept()?;
+        let (near, far) = pair()?;
         for stream in [&near, &far] {
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(INTERVAL))?;

@@ -15,7 +15,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -36,6 +36,7 @@ mod confine;
 mod drain;
 mod health;
 mod heart;
+mod loopback;
 mod notices;
 mod probe;
 mod programs;
@@ -236,7 +237,7 @@ impl Witness {
     #[must_use]
     pub fn take_connections(&self) -> Option<mpsc::Receiver<RingRecord>> {
         let (_, hears) = self.shared.means.told()?;
-        hears.lock().unwrap_or_else(PoisonError::into_inner).take()
+        locked(hears).take()
     }
 
     /// The witness's health now. A witness without programs is always fine.
@@ -337,4 +338,9 @@ impl Witness {
         }
         stats
     }
+}
+
+/// Plain values behind a lock stay usable after a panic elsewhere.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,13 +6,15 @@ use std::{
     collections::HashMap,
     ops::Range,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use recorder_ebpf::{Notice, RingRecord, kind, role, tcp_state};
 use tokio::sync::mpsc;
+
+use super::locked;
 
 /// Sockets correlated at once. Above it a socket is still counted exactly by the kernel, but its notices
 /// are not looked at, and it is counted as untracked.
@@ -116,7 +118,7 @@ impl Seen {
 
 impl SocketNotices {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.seen)
     }
 
     /// How many notices are missing among those that came.
@@ -182,7 +184,7 @@ impl Correlator {
     pub(super) fn track(&self, cookie: u64, base: u64) -> Arc<SocketNotices> {
         let seen = Seen { base, last_seq: base, ..Seen::default() };
         let notices = Arc::new(SocketNotices { seen: Mutex::new(seen) });
-        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sockets = locked(&self.sockets);
         if sockets.len() < SOCKETS_MAX {
             sockets.insert(cookie, Arc::clone(&notices));
         } else {
@@ -193,12 +195,12 @@ impl Correlator {
 
     /// Forgets a socket.
     pub(super) fn forget(&self, cookie: u64) {
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).remove(&cookie);
+        locked(&self.sockets).remove(&cookie);
     }
 
     /// Takes records in, under one lock.
     pub(super) fn observe(&self, records: impl Iterator<Item = RingRecord>) {
-        let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        let sockets = locked(&self.sockets);
         let (mut observed, mut late) = (0, 0);
         for record in records {
             if let Some(take) = self.passes_on.get()
@@ -263,7 +265,7 @@ impl Correlator {
 
     #[cfg(test)]
     pub(super) fn tracked(&self) -> usize {
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).len()
+        locked(&self.sockets).len()
     }
 }
 

@@ -3,14 +3,14 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64},
     time::Duration,
 };
 
 use recorder_ebpf::RingRecord;
 use tokio::sync::mpsc;
 
-use super::{Identity, Selection, Table, WitnessOptions, drain, health, notices, probe};
+use super::{Identity, Selection, Table, WitnessOptions, drain, health, locked, notices, probe};
 
 /// The programs of this process, and who looks after what they tell.
 pub(super) struct Ebpf {
@@ -67,7 +67,7 @@ impl Ebpf {
 
     /// What the programs tell of others, until somebody took it.
     pub(super) fn hears(&self) -> MutexGuard<'_, Option<mpsc::Receiver<RingRecord>>> {
-        self.hears.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.hears)
     }
 
     /// From now on the witness's health is looked after. `beats` where the programs count bytes.

@@ -4,12 +4,13 @@ use std::{
     collections::{BTreeSet, HashMap},
     net::SocketAddr,
     os::fd::BorrowedFd,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use recorder_ebpf::{Endpoint, GatewayKey, GatewayValue, Storage, bound, endpoint, role};
 
 use super::{
+    locked,
     probe::{Probe, chain},
     split::Link,
     sys,
@@ -187,7 +188,7 @@ impl Selection {
             .collect();
         within("endpoints", wanted.len(), bound::ENDPOINTS)?;
         let refused = |error| refused("an endpoint", &error);
-        let mut current = shared.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = locked(&shared.endpoints);
         let gone: Vec<Endpoint> =
             current.keys().filter(|key| !wanted.contains_key(*key)).copied().collect();
         for key in gone {
@@ -234,7 +235,7 @@ impl Selection {
         let wanted: BTreeSet<u64> = cgroup_ids.iter().copied().collect();
         within("watched cgroups", wanted.len(), bound::WATCHED)?;
         let refused = |error| refused("a cgroup", &error);
-        let mut current = shared.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = locked(&shared.watched);
         let gone: Vec<u64> = current.difference(&wanted).copied().collect();
         for id in gone {
             shared.probe.unwatch(id).map_err(refused)?;

@@ -1,7 +1,7 @@
 //! A witness is believed only after it counted a known exchange right.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io,
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::fd::AsFd as _,
     thread,
@@ -12,7 +12,9 @@ use recorder_ebpf::{ConnectionNotice, RingRecord, kind, role};
 
 use super::{
     EndpointAddress, EndpointKind, Identity, KernelTotals, Means, SocketWitness, Witness,
-    programs::Ebpf, sys,
+    loopback::{pair, pass},
+    programs::Ebpf,
+    sys,
 };
 
 /// Sizes in both directions: single bytes, odd ones, one above a page.
@@ -146,13 +148,6 @@ fn broke(error: io::Error) -> String {
     format!("the loopback connection broke: {error}")
 }
 
-fn pair() -> io::Result<(TcpStream, TcpStream)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let near = TcpStream::connect(listener.local_addr()?)?;
-    let (far, _) = listener.accept()?;
-    Ok((near, far))
-}
-
 /// Passes the known bytes, one direction after the other.
 fn exchange(near: &mut TcpStream, far: &mut TcpStream) -> io::Result<()> {
     for stream in [&*near, &*far] {
@@ -166,9 +161,4 @@ fn exchange(near: &mut TcpStream, far: &mut TcpStream) -> io::Result<()> {
         pass(far, near, size)?;
     }
     Ok(())
-}
-
-fn pass(from: &mut TcpStream, to: &mut TcpStream, size: usize) -> io::Result<()> {
-    from.write_all(&vec![0x5a; size])?;
-    to.read_exact(&mut vec![0; size])
 }

@@ -2,11 +2,14 @@
 //! price of one atomic load while all is well.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc, Mutex, MutexGuard,
     atomic::{AtomicU64, Ordering},
 };
 
-use super::health::{HealthEvent, Trouble};
+use super::{
+    health::{HealthEvent, Trouble},
+    locked,
+};
 use crate::model::{Tier, WitnessChanged, WitnessEvent};
 
 /// How well a witness sees.
@@ -87,7 +90,7 @@ impl Sight {
     }
 
     fn why(&self) -> MutexGuard<'_, Option<Arc<str>>> {
-        self.why.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.why)
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     error::Error,
     os::fd::{AsFd as _, BorrowedFd},
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
 };
 
 use aya::{
@@ -14,7 +14,7 @@ use aya::{
 use recorder_ebpf::{Endpoint, GatewayKey, GatewayValue, RingRecord, Storage, name};
 
 use self::pod::Pod;
-use super::{sys, table::Table};
+use super::{locked, sys, table::Table};
 use crate::model::HookState;
 
 mod attach;
@@ -189,10 +189,6 @@ fn taken<T: TryFrom<Map, Error = MapError>>(
     name: &'static str,
 ) -> Result<Mutex<T>, LoadProbeError> {
     typed(name, take(programs, name)?).map(Mutex::new)
-}
-
-fn locked<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
-    map.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Probe {

@@ -10,7 +10,7 @@ use std::{
         unix::net::UnixStream,
     },
     ptr,
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -19,6 +19,7 @@ use super::{
     ANSWER_TIMEOUT,
     message::{Form, HEADER_BYTES, decode, encode, header, malformed, parse_header},
 };
+use crate::witness::locked;
 
 /// Descriptors that one message may carry, and that may wait to be taken.
 const DESCRIPTORS_MAX: usize = 2;
@@ -89,7 +90,7 @@ impl Writer {
 
     fn frame(&self, form: Form, payload: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let header = header(form, payload)?;
-        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stream = locked(&self.stream);
         if descriptors.is_empty() {
             stream.write_all(&header)?;
         } else {

@@ -2,15 +2,15 @@
 
 use std::{
     collections::HashMap,
-    io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
+    io,
+    net::{Shutdown, TcpStream},
     os::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
@@ -28,7 +28,10 @@ use super::{
 use crate::{
     model::CapabilityRecord,
     witness::{
-        EndpointAddress, EndpointKind, Identity, Table, Trouble, health, notices::Correlator, sys,
+        EndpointAddress, EndpointKind, Identity, Table, Trouble, health, locked,
+        loopback::{pair, pass},
+        notices::Correlator,
+        sys,
     },
 };
 
@@ -452,11 +455,14 @@ fn known(
 ) -> Result<Identity, ConnectProbeError> {
     let mut test = || -> io::Result<(Identity, [u64; 4])> {
         let (mut near, mut far) = pair()?;
+        for stream in [&near, &far] {
+            stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        }
         writer.send(&FromGateway::Pair, &[near.as_fd(), far.as_fd()])?;
         let FromProbe::Counted = reader.message()? else {
             return Err(malformed("another answer than that the pair is counted"));
         };
-        let [up, down] = TEST_BYTES;
+        let [up, down] = TEST_BYTES.map(|bytes| bytes as usize);
         pass(&mut near, &mut far, up)?;
         pass(&mut far, &mut near, down)?;
         writer.send(&FromGateway::WhoAmI, &[])?;
@@ -479,22 +485,6 @@ fn known(
         return Err(ConnectProbeError::SelfTest(why));
     }
     Ok(identity)
-}
-
-fn pair() -> io::Result<(TcpStream, TcpStream)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let near = TcpStream::connect(listener.local_addr()?)?;
-    let (far, _) = listener.accept()?;
-    for stream in [&near, &far] {
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    }
-    Ok((near, far))
-}
-
-fn pass(from: &mut TcpStream, to: &mut TcpStream, bytes: u64) -> io::Result<()> {
-    let mut buffer = vec![0x5a; usize::try_from(bytes).map_err(io::Error::other)?];
-    from.write_all(&buffer)?;
-    to.read_exact(&mut buffer)
 }
 
 /// Tells a probe all wishes before notices flow, so that each answer is the next message.
@@ -536,9 +526,4 @@ fn addresses(wanted: &Wanted) -> Vec<Address> {
 
 fn connect_error(path: &Path, source: io::Error) -> ConnectProbeError {
     ConnectProbeError::Connect { path: path.to_owned(), source }
-}
-
-/// Whoever panicked under a lock left it whole: each holds one value that is replaced at once.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,6 +10,7 @@ use std::{
 use recorder_ebpf::RingRecord;
 
 use super::message::BATCH_RECORDS_MAX;
+use crate::witness::locked;
 
 /// Notices of sockets that are kept (3 MB).
 const NOTICES_MAX: usize = 16_384;
@@ -41,7 +42,7 @@ pub(super) struct Dropped {
 
 impl Mailbox {
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.kept)
     }
 
     /// Keeps a record.

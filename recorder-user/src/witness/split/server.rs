@@ -11,7 +11,7 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -30,7 +30,7 @@ use super::{
 };
 use crate::witness::{
     EndpointAddress, EndpointKind, HealthEvent, Identity, SelectError, Selection, SocketWitness,
-    Witness, confine, netns_cookie,
+    Witness, confine, locked, netns_cookie,
 };
 
 /// How the probe listens.
@@ -296,7 +296,7 @@ impl Probe {
     }
 
     fn pulse(&self, writer: &Writer) -> io::Result<()> {
-        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut events = locked(&self.events);
         while let Some(event) = events.as_mut().and_then(|events| events.try_recv().ok()) {
             writer.send(&FromProbe::Event { event }, &[])?;
         }
@@ -315,7 +315,7 @@ impl Probe {
 
     /// From now on the programs choose this gateway's sockets, and no earlier one's.
     fn choose(&self, identity: Identity, port: u16) -> Result<(), SelectError> {
-        let mut gateway = self.gateway.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gateway = locked(&self.gateway);
         if let Some((before, its_port)) = gateway.take_if(|before| *before != (identity, port)) {
             self.selection.remove_gateway(before, its_port)?;
         }

@@ -36,13 +36,17 @@ impl Source {
         let reader = place.reader()?;
         match place.gateway(&reader, screen)? {
             Some(rows) => Ok(Self::of(place, reader, Rows::Gateway(rows))),
-            None => Self::from_files(place, screen),
+            None => Self::read(place, reader, screen),
         }
     }
 
-    /// As [`Source::open`], from the files alone. Warns of what cannot be read in them.
+    /// As [`Source::open`], from the files alone.
     pub(super) fn from_files(place: &Place, screen: &mut Screen<'_>) -> Result<Self, CliError> {
-        let reader = place.reader()?;
+        Self::read(place, place.reader()?, screen)
+    }
+
+    /// Reads the rows from the files, and warns of what cannot be read in them.
+    fn read(place: &Place, reader: Reader, screen: &mut Screen<'_>) -> Result<Self, CliError> {
         let catalog = reader.catalog().map_err(|error| failed("read", &place.directory, error))?;
         for what in catalog.damage().iter().map(|error| chain(error)) {
             writeln!(screen.err, "warning: {}", escape::line(&what))?;

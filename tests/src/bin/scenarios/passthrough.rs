@@ -320,8 +320,13 @@ async fn large_bodies_pass_unharmed(scene: Rc<Scene>) -> Result<()> {
             });
             connection.call(json_request("POST", collection, &object)?).await?.success()?;
         }
+        // Both as they were at one moment: the rest of the cluster writes in between.
+        let now = scene.plane().get(&format!("{collection}?limit=1")).await?.json()?;
+        let version = now["metadata"]["resourceVersion"].as_str().context("no version")?;
+        let exactly = format!("{collection}?resourceVersion={version}&resourceVersionMatch=Exact");
         let (direct, through) =
-            (scene.plane().get(collection).await?, connection.get(collection).await?);
+            (scene.plane().get(&exactly).await?, connection.get(&exactly).await?);
+        let (direct, through) = (direct.success()?, through.success()?);
         ensure!(
             direct.body == through.body,
             "{} and {} bytes",

@@ -8,7 +8,7 @@ use aya_ebpf::{
     helpers::generated::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
 use aya_log_ebpf::debug;
-use recorder_ebpf::kind;
+use recorder_ebpf::v1::kind;
 
 use crate::socket::{Event, Sock, adopted, emit};
 

@@ -5,7 +5,7 @@
 //! Floor: 6.3 with BTF. Below it, or where refused: `TCP_INFO` by file descriptor, totals only.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use recorder_ebpf::kind;
+use recorder_ebpf::v1::kind;
 
 use crate::socket::{Sock, adopted, moved};
 

@@ -10,7 +10,7 @@ use aya_ebpf::{
     },
     macros::btf_map,
 };
-use recorder_ebpf::{ABI_VERSION, Notice, SocketState, count, kind};
+use recorder_ebpf::v1::{ABI_VERSION, Notice, SocketState, count, kind};
 
 /// The size is only a default: the loader sets it (`map_max_entries`), a power of two of pages.
 #[btf_map]

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use recorder_ebpf::Notice;
+use recorder_ebpf::v1::Notice;
 use ringbuf::{
     HeapCons, HeapProd, HeapRb,
     traits::{Consumer as _, Observer as _, Producer as _, Split as _},

@@ -315,8 +315,8 @@ impl Witness {
             untracked: 0,
         };
         if let Means::Ebpf(ebpf) = &shared.means {
-            stats.emitted = ebpf.probe.count(recorder_ebpf::count::EMITTED);
-            stats.lost_ring = ebpf.probe.count(recorder_ebpf::count::RING_FULL);
+            stats.emitted = ebpf.probe.count(recorder_ebpf::v1::count::EMITTED);
+            stats.lost_ring = ebpf.probe.count(recorder_ebpf::v1::count::RING_FULL);
             stats.events = ebpf.correlator.observed();
             stats.late = ebpf.correlator.late();
             stats.untracked = ebpf.correlator.untracked();

@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use recorder_ebpf::{Notice, kind, tcp_state};
+use recorder_ebpf::{
+    tcp_state,
+    v1::{Notice, kind},
+};
 
 /// Sockets correlated at once. Above it a socket is still counted exactly by the kernel, but its notices
 /// are not looked at, and it is counted as untracked.
@@ -135,7 +138,7 @@ impl Correlator {
 
 #[cfg(test)]
 mod tests {
-    use recorder_ebpf::ABI_VERSION;
+    use recorder_ebpf::v1::ABI_VERSION;
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! The ABI's socket state as a map value of aya.
 #![allow(unsafe_code, reason = "aya::Pod is an unsafe trait")]
 
-use recorder_ebpf::SocketState;
+use recorder_ebpf::v1::SocketState;
 
 /// `aya::Pod` cannot be implemented for a type of another crate, hence the wrapper.
 #[repr(transparent)]

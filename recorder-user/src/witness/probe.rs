@@ -12,7 +12,7 @@ use aya::{
     maps::{Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage},
     programs::BtfTracePoint,
 };
-use recorder_ebpf::{Notice, SocketState, name};
+use recorder_ebpf::v1::{Notice, SocketState, name};
 
 use super::{object, pod::State};
 use crate::model::HookState;

@@ -11,8 +11,8 @@ use std::{
 
 use recorder_user::{
     model::{
-        IncompleteReason, Principal, Record, SessionChanged, SessionId, SessionKey, SessionOpened,
-        SessionState, Timestamp,
+        IncompleteReason, Principal, Record, SessionChanged, SessionId, SessionKey, SessionKind,
+        SessionOpened, SessionState, Timestamp,
     },
     store::{AppendError, Recorder, SessionView},
 };
@@ -254,6 +254,7 @@ impl Sessions {
             time: session.opened,
             key: session.key.clone(),
             principal: session.principal.clone(),
+            kind: SessionKind::Api,
         }))?;
         if let Some(reason) = *lock(&session.incomplete) {
             let changed = changed(session, SessionState::Incomplete(reason), None);

@@ -5,6 +5,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::units::{When, parse_duration, parse_size, parse_speed, parse_when};
+use crate::model::SessionKind;
 
 /// Shows, replays and checks what agents and people did to Kubernetes through a Decklog gateway.
 #[derive(Debug, Parser)]
@@ -47,12 +48,18 @@ pub enum Verb {
     /// List sessions, oldest first.
     #[command(after_help = "\
 EFFECTS counts objects created, modified and deleted. ACCOUNT compares what was recorded with what the
-kernel counted: complete, gap (how much is missing), or unwitnessed (the kernel could not be asked).
+kernel counted: complete, gap (how much is missing), or unwitnessed (the kernel could not be asked); of
+what went round the gateway it says bypass, and how many bytes.
 
 Examples:
   recorder ls
+  recorder ls --kind bypass
   recorder ls --json | jq 'select(.denied > 0) | .principal.username'")]
-    Ls,
+    Ls {
+        /// Only what came through the gateway (api), or went round it (bypass).
+        #[arg(long, value_enum)]
+        kind: Option<KindWord>,
+    },
     /// Show a session with its exchanges, or one exchange with heads, bodies and evidence.
     #[command(after_help = "\
 Bodies are shown as they were stored: secrets were replaced before they reached the disk, and what was
@@ -126,7 +133,8 @@ Examples:
   recorder search --status 4xx --user-agent helm
   recorder search --resource pods/exec --command 'rm -rf'
   recorder search --uid 0b7f2c1e-5a51-4f0e-9b8e-6f1f0c2f8e11
-  recorder search --session 3f9a --limit 0 --json")]
+  recorder search --session 3f9a --limit 0 --json
+  recorder search --kind bypass --namespace shop        what went round the gateway from pods of shop")]
     Search(Box<SearchArgs>),
     /// Check hash chain and signatures of a store, a bundle, a segment, or one session, exchange or record.
     #[command(after_help = "\
@@ -406,6 +414,10 @@ pub enum ChannelWord {
 /// What `search` takes.
 #[derive(Args, Debug)]
 pub struct SearchArgs {
+    /// Exchanges (api), or connections that went round the gateway (bypass). Of those only --session, --cluster,
+    /// --namespace and --name (of the pod), --command (part of the process's name), times and limits can be asked.
+    #[arg(long, value_enum, default_value = "api")]
+    pub kind: KindWord,
     /// In this session.
     #[arg(long, value_name = "ID")]
     pub session: Option<String>,
@@ -463,6 +475,24 @@ pub struct SearchArgs {
     /// Go on after this exchange (the cursor of the last search).
     #[arg(long, value_name = "CURSOR")]
     pub after: Option<String>,
+}
+
+/// The word of a session's kind, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KindWord {
+    /// Through the gateway.
+    Api,
+    /// Round the gateway.
+    Bypass,
+}
+
+impl KindWord {
+    pub(super) const fn session_kind(self) -> SessionKind {
+        match self {
+            Self::Api => SessionKind::Api,
+            Self::Bypass => SessionKind::Bypass,
+        }
+    }
 }
 
 /// The verdict's word, as typed.

@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use crate::{
     model::{
-        Decision, Effect, ExchangeId, IncompleteReason, ObjectChange, SessionId, Timestamp, Timing,
+        Decision, Effect, ExchangeId, IncompleteReason, ObjectChange, SessionId, SessionKind,
+        Timestamp, Timing,
     },
-    store::{AccountRow, EffectCounts, ExchangeRow, SessionKind, SessionView, StateWord},
+    store::{AccountRow, ConnectionRow, EffectCounts, ExchangeRow, SessionView, StateWord},
 };
 
 /// One line of `recorder ls --json`.
@@ -29,6 +30,16 @@ pub(super) struct SessionLine<'a> {
     denied: u64,
     effects: EffectCounts,
     account: &'a AccountRow,
+    // What the witness saw of a session of kind `bypass`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bypass: Option<&'a ConnectionRow>,
+    // The process behind the first connection from the gateway's own node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<&'a ConnectionRow>,
+    #[serde(skip_serializing_if = "is_zero")]
+    clients: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    other_connections: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -64,6 +75,10 @@ impl<'a> From<&'a SessionView> for SessionLine<'a> {
             denied: view.denied,
             effects: view.effects,
             account: &view.account,
+            bypass: view.seen.as_ref().filter(|_| view.kind == SessionKind::Bypass),
+            client: view.seen.as_ref().filter(|_| view.kind == SessionKind::Api),
+            clients: view.clients,
+            other_connections: view.other_connections,
         }
     }
 }
@@ -154,6 +169,6 @@ fn is_false(flag: &bool) -> bool {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]
-fn is_zero(count: &u64) -> bool {
+pub(super) fn is_zero(count: &u64) -> bool {
     *count == 0
 }

@@ -31,9 +31,12 @@ mod replay;
 mod replay_json;
 mod screen;
 mod search;
+mod search_bypass;
+mod seen;
 mod session_follow;
 mod show;
 mod show_json;
+mod show_seen;
 mod show_stream;
 mod stream;
 mod stream_views;
@@ -45,7 +48,7 @@ mod witness;
 
 pub use args::{
     AccessesArgs, ChannelWord, Cli, EffectWord, ExportArgs, FollowArgs, FormatWord, HoldVerb,
-    PruneArgs, ReplayArgs, ScopeWord, SearchArgs, Verb, VerdictWord,
+    KindWord, PruneArgs, ReplayArgs, ScopeWord, SearchArgs, Verb, VerdictWord,
 };
 pub use error::{CliError, Outcome};
 pub use screen::{Ink, Look, Screen, terminal_size};
@@ -61,7 +64,9 @@ use place::Place;
 pub fn run(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
     use Through::{Files, Socket};
     match &cli.verb {
-        Verb::Ls => with_rows(cli, "ls", Socket, screen, ls::run),
+        Verb::Ls { kind } => {
+            with_rows(cli, "ls", Socket, screen, |library, screen| ls::run(library, *kind, screen))
+        }
         Verb::Show { id } => {
             with_rows(cli, "show", Files, screen, |library, screen| show::run(library, id, screen))
         }

@@ -3,18 +3,22 @@
 use super::{
     CliError, Outcome, escape,
     json::{ExchangeLine, SessionLine},
-    library::{Found, Library},
+    library::{Found, Library, failed},
     replay,
     screen::{Ink, Look, Screen},
     show_json::{ExchangeShown, SessionShown},
+    show_seen,
     show_stream::StreamLoaded,
     text, units,
 };
 use crate::{
-    model::{Account, BodyFacts, Direction, ExchangeOpened, Principal, SocketEvidence, TokenFacts},
+    model::{
+        Account, BodyFacts, Direction, ExchangeOpened, Principal, SessionKind, SocketEvidence,
+        TokenFacts,
+    },
     replay::{
-        BODY_BYTES_MAX, Form, assemble, indent_json, is_stream, readable, stream::may_be_stream,
-        watch_frames,
+        BODY_BYTES_MAX, Connections, Form, assemble, connections, indent_json, is_stream, readable,
+        stream::may_be_stream, watch_frames,
     },
     store::{ExchangeRecords, ExchangeRow, Query, SessionView},
 };
@@ -36,24 +40,37 @@ fn session(library: Library, view: &SessionView, screen: &mut Screen<'_>) -> Res
     let query = Query { session: Some(view.session), ..Query::default() };
     let rows = library.search(&query)?;
     let witness = library.witness_before(view.first);
+    let reader = library.reader();
     drop(library);
+    let Connections { seen, left_out, .. } = connections(&reader, view)
+        .map_err(|error| failed("read the connections in", reader.directory(), error))?;
     if screen.json {
         let exchange_rows = rows.iter().map(ExchangeLine::from).collect();
-        screen.object(&SessionShown { session: SessionLine::from(view), exchange_rows })?;
+        let session = SessionLine::from(view);
+        screen.object(&SessionShown {
+            session,
+            exchange_rows,
+            connections: &seen,
+            connections_left_out: left_out,
+        })?;
         return Ok(());
     }
     for line in replay::header(view, witness.as_ref(), screen.look) {
         screen.line(&line)?;
     }
     let principal = &view.principal;
-    screen.line(&format!("subject {}", text::short(&principal.subject, 120)))?;
+    if view.kind == SessionKind::Api {
+        screen.line(&format!("subject {}", text::short(&principal.subject, 120)))?;
+    }
     if !principal.groups.is_empty() {
         screen.line(&format!("groups  {}", text::short(&principal.groups.join(", "), 400)))?;
     }
-    screen.line("")?;
-    let header = ["EXCHANGE", "AT", "REQUEST", "STATUS", "LATENCY", "OUTCOME", "ACCOUNT"];
-    screen.table(&header, rows.iter().map(|row| cells(view, row)).collect())?;
-    Ok(())
+    if view.kind == SessionKind::Api {
+        screen.line("")?;
+        let header = ["EXCHANGE", "AT", "REQUEST", "STATUS", "LATENCY", "OUTCOME", "ACCOUNT"];
+        screen.table(&header, rows.iter().map(|row| cells(view, row)).collect())?;
+    }
+    show_seen::print(view, &seen, left_out, screen)
 }
 
 fn cells(view: &SessionView, row: &ExchangeRow) -> Vec<(String, Ink)> {

@@ -11,6 +11,7 @@ mod hold;
 mod id;
 mod record;
 mod request;
+mod seen;
 mod session;
 mod stream;
 mod time;
@@ -33,9 +34,10 @@ pub use record::{
     Record, UnrecordedSpan,
 };
 pub use request::{RequestHead, RequestInfo, ResponseHead};
+pub use seen::{ConnectionSeen, Origin, PodFacts, ProcessFacts, Relation, SeenBy};
 pub use session::{
-    IncompleteReason, Principal, SessionChanged, SessionKey, SessionOpened, SessionState,
-    TokenFacts,
+    IncompleteReason, Principal, SessionChanged, SessionKey, SessionKind, SessionOpened,
+    SessionState, TokenFacts,
 };
 pub use stream::{StreamFacts, StreamKind, StreamRequest};
 pub use time::{MicrosSince, Timestamp};

@@ -7,9 +7,9 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Account, CapabilityRecord, ExchangeId, ExchangeOpened, ExchangeSettled, GatewayId, HoldChanged,
-    MicrosSince, RecordingRead, RequestEnded, ResponseStarted, SessionChanged, SessionOpened,
-    SocketEvidence, Timestamp,
+    Account, CapabilityRecord, ConnectionSeen, ExchangeId, ExchangeOpened, ExchangeSettled,
+    GatewayId, HoldChanged, MicrosSince, RecordingRead, RequestEnded, ResponseStarted,
+    SessionChanged, SessionOpened, SocketEvidence, Timestamp,
 };
 
 /// Which way bytes flow: `request` from the client to the API server, `response` back.
@@ -51,6 +51,8 @@ impl Kind {
     pub const UNRECORDED_SPAN: Self = Self(11);
     /// Somebody read recordings.
     pub const RECORDING_READ: Self = Self(12);
+    /// A connection that is not the gateway's, as the witness saw it.
+    pub const CONNECTION_SEEN: Self = Self(13);
     /// A signed checkpoint of the chain.
     pub const CHECKPOINT: Self = Self(64);
     /// The end of a segment: totals and final hash.
@@ -173,6 +175,8 @@ pub enum Record {
     HoldChanged(HoldChanged),
     /// See [`RecordingRead`].
     RecordingRead(Box<RecordingRead>),
+    /// See [`ConnectionSeen`].
+    ConnectionSeen(Box<ConnectionSeen>),
     /// A kind that this version does not know, or that it only reserves.
     Unknown {
         /// Its code.
@@ -223,6 +227,7 @@ impl Record {
             Self::UnrecordedSpan(_) => Kind::UNRECORDED_SPAN,
             Self::HoldChanged(_) => Kind::HOLD_CHANGED,
             Self::RecordingRead(_) => Kind::RECORDING_READ,
+            Self::ConnectionSeen(_) => Kind::CONNECTION_SEEN,
             Self::Unknown { kind, .. } => *kind,
         }
     }
@@ -252,6 +257,7 @@ impl Record {
             Self::UnrecordedSpan(record) => json(out, record),
             Self::HoldChanged(record) => json(out, record),
             Self::RecordingRead(record) => json(out, record),
+            Self::ConnectionSeen(record) => json(out, record),
             Self::Unknown { payload, .. } => out.put_slice(payload),
         }
     }
@@ -276,6 +282,7 @@ impl Record {
             Kind::UNRECORDED_SPAN => Self::UnrecordedSpan(parse(&payload).map_err(bad)?),
             Kind::HOLD_CHANGED => Self::HoldChanged(parse(&payload).map_err(bad)?),
             Kind::RECORDING_READ => Self::RecordingRead(parse(&payload).map_err(bad)?),
+            Kind::CONNECTION_SEEN => Self::ConnectionSeen(parse(&payload).map_err(bad)?),
             kind => Self::Unknown { kind, payload },
         })
     }
@@ -350,6 +357,13 @@ mod tests {
                 exchanges: vec![ExchangeId::new()],
                 ..crate::model::AccessScope::default()
             },
+        })));
+        round_trip(Record::ConnectionSeen(Box::new(ConnectionSeen {
+            session: crate::model::SessionId::new(),
+            relation: crate::model::Relation::Egress,
+            remote: Some("10.0.0.1:6443".into()),
+            sent_bytes: Some(7),
+            ..ConnectionSeen::default()
         })));
         round_trip(Record::Unknown { kind: Kind(999), payload: Bytes::from_static(b"later") });
     }

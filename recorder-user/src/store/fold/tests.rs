@@ -30,6 +30,7 @@ fn opened_session(session: SessionId, text: &str) -> Record {
             groups,
             ..Principal::default()
         },
+        kind: crate::model::SessionKind::Api,
     })
 }
 

@@ -5,6 +5,8 @@
 
 use core::net::{IpAddr, SocketAddr};
 
+use crate::{flag, role};
+
 /// A key of the map `GATEWAYS`. One gateway has three entries.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -133,6 +135,8 @@ fn words(octets: [u8; 16]) -> [u32; 4] {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Storage {
+    /// `SO_COOKIE`; 0 while the socket has no slot. A slot with another cookie was given away.
+    pub cookie: u64,
     /// Index of the socket's slot plus one; 0 while it has none, [`NO_SLOT`](Self::NO_SLOT) if none was free.
     pub slot: u64,
     /// See [`role`](crate::role).
@@ -158,7 +162,29 @@ impl Storage {
     pub const NO_SLOT: u64 = u64::MAX;
 }
 
-const _: () = assert!(size_of::<Storage>() == 64 && align_of::<Storage>() == 8);
+/// Whose connection it is that a process opens, and its [flags](flag); None when nobody asks for it.
+///
+/// `endpoint` is what the other end is, `gateway` the process that is the gateway in the caller's cgroup (0 for
+/// any), `tgid` the caller, `watched` whether its cgroup is.
+#[inline(always)]
+#[must_use]
+pub const fn connection(
+    endpoint: Option<u32>,
+    gateway: Option<u32>,
+    tgid: u32,
+    watched: bool,
+) -> Option<(u32, u32)> {
+    match (endpoint, gateway) {
+        (Some(endpoint::GATEWAY), _) => Some((role::CLIENT, 0)),
+        (Some(_), Some(owner)) if owner == 0 || owner == tgid => Some((role::UPSTREAM, 0)),
+        (Some(_), Some(_)) => Some((role::FOREIGN, flag::GATEWAY_CGROUP)),
+        (Some(_), None) => Some((role::FOREIGN, 0)),
+        (None, _) if watched => Some((role::WATCHED, 0)),
+        (None, _) => None,
+    }
+}
+
+const _: () = assert!(size_of::<Storage>() == 72 && align_of::<Storage>() == 8);
 const _: () = assert!(size_of::<GatewayKey>() == 24 && size_of::<GatewayValue>() == 8);
 const _: () = assert!(size_of::<Endpoint>() == 32 && align_of::<Endpoint>() == 8);
 
@@ -213,6 +239,20 @@ mod tests {
         }
         let mapped = of("[::ffff:10.0.0.1]:1", 0);
         assert_eq!(socket_address(mapped.address, 1), "10.0.0.1:1".parse().expect("an address"));
+    }
+
+    #[test]
+    fn a_connection_is_the_gateways_only_from_its_own_process() {
+        let api = Some(endpoint::API);
+        assert_eq!(connection(api, Some(0), 7, false), Some((role::UPSTREAM, 0)));
+        assert_eq!(connection(api, Some(7), 7, true), Some((role::UPSTREAM, 0)));
+        let borrowed = Some((role::FOREIGN, flag::GATEWAY_CGROUP));
+        assert_eq!(connection(api, Some(7), 8, false), borrowed);
+        assert_eq!(connection(api, None, 7, true), Some((role::FOREIGN, 0)));
+        let client = Some((role::CLIENT, 0));
+        assert_eq!(connection(Some(endpoint::GATEWAY), Some(7), 7, true), client);
+        assert_eq!(connection(None, Some(7), 7, false), None);
+        assert_eq!(connection(None, None, 7, true), Some((role::WATCHED, 0)));
     }
 
     #[test]

@@ -130,8 +130,8 @@ pub struct Slot {
     pub owner_tgid: u32,
     /// The owner's cgroup: the inode number of its directory; 0 when unknown.
     pub cgroup_id: u64,
-    /// Not used.
-    pub reserved: u64,
+    /// When the last notice of segments sent again was made.
+    pub retransmit_notice_ns: u64,
 }
 
 /// Size of a [`Slot`], a power of two.
@@ -160,13 +160,17 @@ impl Slot {
         (cookie as u32).wrapping_add(attempt) & mask
     }
 
-    /// What a slot with this cookie and closing time is to somebody who looks for room.
+    /// What a slot held by the socket `held` is to the socket `cookie`, which looks for room. A socket that
+    /// was closed and connects once more gets its own slot again.
     #[inline(always)]
     #[must_use]
-    pub const fn claim(cookie: u64, closed_ns: u64, now_ns: u64) -> Claim {
-        if cookie == 0 {
+    pub const fn claim(held: u64, closed_ns: u64, cookie: u64, now_ns: u64) -> Claim {
+        if held == 0 {
             Claim::Free
-        } else if cookie != BUSY && closed_ns != 0 && now_ns.wrapping_sub(closed_ns) >= GRACE_NS {
+        } else if held != BUSY
+            && closed_ns != 0
+            && (held == cookie || now_ns.wrapping_sub(closed_ns) >= GRACE_NS)
+        {
             Claim::Expired
         } else {
             Claim::Taken
@@ -228,7 +232,7 @@ impl Slot {
             other_tgid,
             owner_tgid,
             cgroup_id: words[30],
-            reserved: words[31],
+            retransmit_notice_ns: words[31],
         }
     }
 }
@@ -275,11 +279,13 @@ mod tests {
 
     #[test]
     fn a_slot_is_given_away_only_after_its_time() {
-        assert_eq!(Slot::claim(0, 0, 5), Claim::Free);
-        assert_eq!(Slot::claim(7, 0, u64::MAX), Claim::Taken, "still open");
-        assert_eq!(Slot::claim(7, 100, 99 + GRACE_NS), Claim::Taken, "still readable");
-        assert_eq!(Slot::claim(7, 100, 100 + GRACE_NS), Claim::Expired);
-        assert_eq!(Slot::claim(BUSY, 100, 100 + GRACE_NS), Claim::Taken, "somebody is at it");
+        assert_eq!(Slot::claim(0, 0, 9, 5), Claim::Free);
+        assert_eq!(Slot::claim(7, 0, 9, u64::MAX), Claim::Taken, "still open");
+        assert_eq!(Slot::claim(7, 100, 9, 99 + GRACE_NS), Claim::Taken, "still readable");
+        assert_eq!(Slot::claim(7, 100, 9, 100 + GRACE_NS), Claim::Expired);
+        assert_eq!(Slot::claim(BUSY, 100, 9, 100 + GRACE_NS), Claim::Taken, "somebody is at it");
+        assert_eq!(Slot::claim(7, 100, 7, 101), Claim::Expired, "its own, from before");
+        assert_eq!(Slot::claim(7, 0, 7, 101), Claim::Taken, "its own, claimed a moment ago");
     }
 
     #[test]

@@ -1,124 +1,253 @@
-//! What all hooks share: the maps, the state of a socket, and the one place that writes to the ring.
+//! What is kept of a chosen socket: its storage, and its slot in the table.
 
-use core::{ffi::c_void, intrinsics, ptr};
+use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
-    bindings::BPF_RB_NO_WAKEUP,
-    btf_maps::{PerCpuArray, RingBuf, SkStorage},
-    helpers::generated::{
-        bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_sk_storage_get,
-    },
-    macros::btf_map,
+    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_sk_storage_get},
 };
-use recorder_ebpf::v1::{ABI_VERSION, Notice, SocketState, count, kind};
+use recorder_ebpf::{BUSY, Claim, PROBES, SLOT_WORDS, Slot, Storage, count, kind, role, tcp_state};
 
-/// The size is only a default: the loader sets it (`map_max_entries`), a power of two of pages.
-#[btf_map]
-static NOTICES: RingBuf<Notice, { 1 << 20 }> = RingBuf::new();
-#[btf_map]
-static SOCKETS: SkStorage<SocketState> = SkStorage::new();
-#[btf_map]
-static COUNTS: PerCpuArray<u64, { count::LEN }> = PerCpuArray::new();
+use crate::{
+    atomic,
+    maps::{SLOT_MASK, SLOTS, SOCKETS, increment},
+    ring::emit,
+};
 
 /// The kernel's `struct sock`, of which nothing is read: helpers take the pointer as it is, so that no
 /// structure offset of any kernel version matters.
 pub type Sock = *mut c_void;
 
-/// The state of an adopted socket, or None: the early exit for all other sockets of the node.
-#[inline(always)]
-pub fn adopted(sk: Sock) -> Option<*mut SocketState> {
-    // The map type's own methods take another program type's context, hence the raw helper.
-    let map = ptr::addr_of!(SOCKETS).cast_mut().cast();
-    // SAFETY: `sk` is the tracepoint's trusted socket argument; flags 0 never creates storage.
-    let state = unsafe { bpf_sk_storage_get(map, sk, ptr::null_mut(), 0) };
-    if state.is_null() { None } else { Some(state.cast()) }
-}
-
-/// Counts a call that moved `bytes` in the direction of `kind`, and makes a notice when one is due.
-#[inline(always)]
-pub fn moved(sk: Sock, state: *mut SocketState, kind: u16, bytes: u64) {
-    // SAFETY: `state` comes from `adopted`: non-null storage that lives while the program runs. Counters
-    // are added to atomically, since both directions run on different CPUs; the rest may race (ABI).
-    unsafe {
-        let now = bpf_ktime_get_ns();
-        if kind == kind::SENT {
-            add(ptr::addr_of_mut!((*state).sent_bytes), bytes);
-            add(ptr::addr_of_mut!((*state).sent_calls), 1);
-        } else {
-            add(ptr::addr_of_mut!((*state).received_bytes), bytes);
-            add(ptr::addr_of_mut!((*state).received_calls), 1);
-        }
-        if (*state).first_ns == 0 {
-            (*state).first_ns = now;
-        }
-        (*state).last_ns = now;
-        if (*state).notice_due(kind, now) {
-            emit(sk, state, Event { kind, now, old_state: 0, new_state: 0 });
-        }
-    }
-}
-
-/// What a hook has to say besides the totals.
-pub struct Event {
-    pub kind: u16,
-    pub now: u64,
-    pub old_state: u32,
-    pub new_state: u32,
-}
-
-/// Writes a notice to the ring, or counts that the ring did not take it.
+/// What is kept with a socket, or None: the early exit for all other sockets of the node.
 ///
 /// # Safety
-/// `state` must come from [`adopted`] in this run of the program.
+/// `sk` must be what the hook's context gives for this helper, not null.
 #[inline(always)]
-pub unsafe fn emit(sk: Sock, state: *mut SocketState, event: Event) {
-    // SAFETY: see above; the cookie helper takes the same trusted pointer.
+pub unsafe fn storage(sk: Sock) -> Option<*mut Storage> {
+    // SAFETY: see above; flags 0 never creates storage.
+    let found = unsafe { bpf_sk_storage_get(SOCKETS.as_ptr(), sk, ptr::null_mut(), 0) };
+    if found.is_null() { None } else { Some(found.cast()) }
+}
+
+/// Keeps something with a socket, whatever was kept before. Counts when the kernel refuses.
+///
+/// # Safety
+/// As for [`storage`].
+#[inline(always)]
+pub unsafe fn choose(sk: Sock, mut value: Storage) -> Option<*mut Storage> {
+    let create = BPF_SK_STORAGE_GET_F_CREATE.into();
+    // SAFETY: see above; the helper copies the value.
+    let kept = unsafe {
+        bpf_sk_storage_get(SOCKETS.as_ptr(), sk, ptr::from_mut(&mut value).cast(), create)
+    };
+    let kept: *mut Storage = kept.cast();
+    if kept.is_null() {
+        increment(count::STORAGE_REFUSED);
+        return None;
+    }
+    // SAFETY: non-null storage that lives while the program runs. It may be older than this call: a socket
+    // may connect once more after a failure.
+    unsafe { kept.write(value) };
+    Some(kept)
+}
+
+/// The slot of a socket that has one, in a tracing program. Claims it when this is the first that is seen of
+/// the socket.
+///
+/// # Safety
+/// As for [`storage`].
+#[inline(always)]
+pub unsafe fn slot(sk: Sock) -> Option<*mut Slot> {
+    // SAFETY: see above.
+    unsafe { claimed(storage(sk)?, sk) }
+}
+
+/// As [`slot`], where the socket is known to be no listener: what `accept` copied from one becomes the
+/// gateway's connection.
+///
+/// # Safety
+/// As for [`storage`].
+#[inline(always)]
+pub unsafe fn connected_slot(sk: Sock) -> Option<*mut Slot> {
+    // SAFETY: see above.
     unsafe {
-        let notice = Notice {
-            version: ABI_VERSION,
-            kind: event.kind,
-            cpu: bpf_get_smp_processor_id(),
-            seq: add(ptr::addr_of_mut!((*state).seq), 1),
-            ktime_ns: event.now,
-            cookie: bpf_get_socket_cookie(sk),
-            sent_bytes: (*state).sent_bytes,
-            received_bytes: (*state).received_bytes,
-            old_state: event.old_state,
-            new_state: event.new_state,
-        };
-        (*state).notice_ns = event.now;
-        (*state).notice_bytes = notice.sent_bytes.wrapping_add(notice.received_bytes);
-        (*state).notice_kind = event.kind.into();
-        match NOTICES.reserve_untyped::<Notice>(0) {
-            Some(mut entry) => {
-                entry.write(notice);
-                // A wake-up costs more than the send itself; user space drains on a timer.
-                entry.submit(BPF_RB_NO_WAKEUP.into());
-                increment(count::EMITTED);
+        let kept = storage(sk)?;
+        accepted(kept);
+        claimed(kept, sk)
+    }
+}
+
+/// # Safety
+/// As for [`storage`]; `kept` must be of this socket.
+#[inline(always)]
+unsafe fn claimed(kept: *mut Storage, sk: Sock) -> Option<*mut Slot> {
+    // SAFETY: see above.
+    unsafe {
+        if (*kept).slot == 0 {
+            if !has_slot((*kept).role) {
+                return None;
             }
-            None => {
-                add(ptr::addr_of_mut!((*state).lost_notices), 1);
-                increment(count::RING_FULL);
+            claim(kept, bpf_get_socket_cookie(sk));
+        }
+        slot_of(kept)
+    }
+}
+
+/// Turns the copy of a listener's storage into an accepted connection's.
+///
+/// # Safety
+/// As for [`slot_of`].
+#[inline(always)]
+pub unsafe fn accepted(kept: *mut Storage) {
+    // SAFETY: see above.
+    unsafe {
+        if (*kept).role == role::LISTENER {
+            (*kept).role = role::ACCEPTED;
+        }
+    }
+}
+
+/// Whether sockets of this role have a slot in the table.
+#[inline(always)]
+pub const fn has_slot(role: u32) -> bool {
+    role != role::CLIENT && role != role::LISTENER
+}
+
+/// The slot that a socket has been given.
+///
+/// # Safety
+/// `kept` must come from [`storage`] in this run of the program.
+#[inline(always)]
+pub unsafe fn slot_of(kept: *mut Storage) -> Option<*mut Slot> {
+    // SAFETY: see above; the lookup checks the index.
+    unsafe {
+        let index = (*kept).slot;
+        if index == 0 || index == Storage::NO_SLOT {
+            return None;
+        }
+        let slot = SLOTS.get_ptr_mut((index - 1) as u32)?;
+        if (*slot).cookie == (*kept).cookie {
+            return Some(slot);
+        }
+        // Closed for longer than a slot is kept: another socket has it.
+        increment(count::LATE_CALLS);
+        None
+    }
+}
+
+/// Finds room in the table for a socket and tells its storage. Two programs may do so for one socket at
+/// once, on two CPUs: the storage's word decides which slot it is, and the other slot is given back before
+/// anybody could read it.
+///
+/// # Safety
+/// As for [`slot_of`].
+#[inline(never)]
+pub unsafe fn claim(kept: *mut Storage, cookie: u64) {
+    // SAFETY: see above; pointers into the table come from lookups.
+    unsafe {
+        let now = bpf_ktime_get_ns();
+        for attempt in 0..PROBES {
+            let index = Slot::index(cookie, attempt, SLOT_MASK.load());
+            let Some(slot) = SLOTS.get_ptr_mut(index) else { continue };
+            if !take(slot, cookie, now) {
+                continue;
+            }
+            (*kept).cookie = cookie;
+            let decided = atomic::swap_if(&raw mut (*kept).slot, 0, u64::from(index) + 1);
+            if decided == 0 {
+                begin(slot, kept);
+                increment(count::CLAIMED);
+            } else {
+                atomic::publish(&raw mut (*slot).cookie, 0);
+            }
+            return;
+        }
+        if atomic::swap_if(&raw mut (*kept).slot, 0, Storage::NO_SLOT) == 0 {
+            increment(count::SLOTS_FULL);
+        }
+    }
+}
+
+/// Makes a slot this socket's, empty and not yet published. False when it is in use.
+///
+/// # Safety
+/// `slot` must come from a lookup in the table.
+#[inline(always)]
+unsafe fn take(slot: *mut Slot, cookie: u64, now: u64) -> bool {
+    // SAFETY: see above.
+    unsafe {
+        let held = (&raw const (*slot).cookie).read_volatile();
+        match Slot::claim(held, (*slot).closed_ns, cookie, now) {
+            Claim::Taken => false,
+            Claim::Free => atomic::swap_if(&raw mut (*slot).cookie, 0, cookie) == 0,
+            Claim::Expired => {
+                if atomic::swap_if(&raw mut (*slot).cookie, held, BUSY) != held {
+                    return false;
+                }
+                let words: *mut u64 = slot.cast();
+                for word in 1..SLOT_WORDS {
+                    // Volatile: else the compiler makes it a call of `memset`, byte by byte.
+                    words.add(word).write_volatile(0);
+                }
+                atomic::publish(&raw mut (*slot).cookie, cookie);
+                true
             }
         }
     }
 }
 
+/// Fills in what is known and publishes the slot.
+///
+/// # Safety
+/// `slot` must have been taken, `kept` be of the same socket.
 #[inline(always)]
-fn increment(index: u32) {
-    if let Some(counter) = COUNTS.get_ptr_mut(index) {
-        // SAFETY: the pointer is to this CPU's slot. Atomic all the same: a program in softirq context
-        // may interrupt one in process context on this CPU.
-        unsafe { add(counter, 1) };
+unsafe fn begin(slot: *mut Slot, kept: *mut Storage) {
+    // SAFETY: see above.
+    unsafe {
+        (*slot).flags = (*kept).flags;
+        (*slot).owner_tgid = (*kept).tgid;
+        (*slot).cgroup_id = (*kept).cgroup_id;
+        (*slot).connect_ns = (*kept).connect_ns;
+        atomic::publish32(&raw mut (*slot).role, (*kept).role);
     }
 }
 
-/// Adds atomically and returns the new value (`core::sync::atomic` lacks this on the target).
+/// Notes a change of TCP state, once: `sock_ops` tells it just before the tracepoint does.
+///
+/// # Safety
+/// As for [`slot_of`].
 #[inline(always)]
-unsafe fn add(counter: *mut u64, value: u64) -> u64 {
-    // SAFETY: the caller gives a valid, aligned counter.
-    let old = unsafe {
-        intrinsics::atomic_xadd::<u64, u64, { intrinsics::AtomicOrdering::SeqCst }>(counter, value)
-    };
-    old.wrapping_add(value)
+pub unsafe fn state_changed(slot: *mut Slot, old: u32, new: u32) {
+    // SAFETY: see above.
+    unsafe {
+        if (*slot).tcp_state == new {
+            return;
+        }
+        (*slot).tcp_state = new;
+        let now = bpf_ktime_get_ns();
+        if new == u32::from(tcp_state::ESTABLISHED) && (*slot).established_ns == 0 {
+            (*slot).established_ns = now;
+        }
+        if old == u32::from(tcp_state::ESTABLISHED) && (*slot).ended_ns == 0 {
+            (*slot).ended_ns = now;
+        }
+        emit(slot, kind::STATE, now, [old, new]);
+        if new == u32::from(tcp_state::CLOSE) {
+            closed(slot, now);
+        }
+    }
+}
+
+/// Begins the time after which a slot may be given away.
+///
+/// # Safety
+/// As for [`slot_of`].
+#[inline(always)]
+pub unsafe fn closed(slot: *mut Slot, now: u64) {
+    // SAFETY: see above.
+    unsafe {
+        if (*slot).closed_ns == 0 {
+            atomic::publish(&raw mut (*slot).closed_ns, now);
+        }
+    }
 }

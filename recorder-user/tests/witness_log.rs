@@ -57,7 +57,7 @@ fn kernel_log_lines_reach_tracing() {
     }
     // ESTABLISHED to CLOSE_WAIT, in softirq.
     let deadline = Instant::now() + Duration::from_secs(20);
-    while !lines.text().contains("adopted socket: tcp state 1 to 8") {
+    while !lines.text().contains("witnessed socket: tcp state 1 to 8") {
         assert!(Instant::now() < deadline, "{}", lines.text());
         thread::sleep(Duration::from_millis(5));
     }

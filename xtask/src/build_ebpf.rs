@@ -86,6 +86,9 @@ fn compile(workspace: &Path, cache: &Path) -> Result<PathBuf> {
         .args(["--release", "--locked", "--package", "recorder-ebpf", "--bin", "recorder-probe"])
         .args(["--target", TARGET, "--target-dir"])
         .arg(&target_dir)
+        // The workspace's release profile is for the host: bpf-linker does its own, and BTF needs the debug
+        // information whole.
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &linker)
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", RUSTFLAGS)
         .current_dir(workspace);

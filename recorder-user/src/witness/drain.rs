@@ -12,29 +12,26 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle, Thread},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use recorder_ebpf::v1::Notice;
+use recorder_ebpf::RingRecord;
 use ringbuf::{
     HeapCons, HeapProd, HeapRb,
     traits::{Consumer as _, Observer as _, Producer as _, Split as _},
 };
 
 use super::{
-    clock::Anchor,
+    clock::monotonic_ns,
     notices::Correlator,
     probe::{FlushLog, NoticeRing},
 };
 
-/// Notices between the two threads (900 KB). When full, the drain thread waits for the correlator.
-const QUEUE_NOTICES_MAX: usize = 16_384;
+/// Records between the two threads (1.4 MB). When full, the drain thread waits for the correlator.
+const QUEUE_RECORDS_MAX: usize = 8_192;
 
-/// Notices taken in under one lock.
+/// Records taken in under one lock.
 const BATCH_MAX: usize = 512;
-
-/// How often the wall clock's distance is measured anew.
-const ANCHOR_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the drain thread leaves the correlator to make room.
 const ROOM_INTERVAL: Duration = Duration::from_millis(1);
@@ -50,7 +47,8 @@ pub(super) struct Drain {
 pub(super) struct Source {
     pub(super) ring: NoticeRing,
     pub(super) log: Option<FlushLog>,
-    pub(super) anchor: Arc<Anchor>,
+    /// When the drain thread last looked, by `CLOCK_MONOTONIC`.
+    pub(super) pulse_ns: Arc<AtomicU64>,
     /// Counts ring records that are not of our ABI.
     pub(super) malformed: Arc<AtomicU64>,
     pub(super) interval: Duration,
@@ -63,7 +61,7 @@ impl Drain {
     /// When the system gives no thread.
     pub(super) fn start(source: Source, correlator: Arc<Correlator>) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let (producer, consumer) = HeapRb::new(QUEUE_NOTICES_MAX).split();
+        let (producer, consumer) = HeapRb::new(QUEUE_RECORDS_MAX).split();
         let mut threads = Self { stop: Arc::clone(&stop), drain: None, correlate: None };
         let correlate = thread::Builder::new().name("witness-correlate".to_owned()).spawn({
             let stop = Arc::clone(&stop);
@@ -98,15 +96,20 @@ impl Drop for Drain {
     }
 }
 
-fn drain(mut source: Source, mut queue: HeapProd<Notice>, correlator: &Thread, stop: &AtomicBool) {
-    let mut anchored = Instant::now();
+fn drain(
+    mut source: Source,
+    mut queue: HeapProd<RingRecord>,
+    correlator: &Thread,
+    stop: &AtomicBool,
+) {
     loop {
+        source.pulse_ns.store(monotonic_ns(), Ordering::Relaxed);
         // Read before draining: what came before the stop is still taken.
         let last = stop.load(Ordering::Acquire);
         let room = queue.vacant_len();
-        let taken = source.ring.drain(room, |notice| match notice {
+        let taken = source.ring.drain(room, |record| match record {
             // There is room: this is the queue's only producer.
-            Some(notice) => drop(queue.try_push(notice)),
+            Some(record) => drop(queue.try_push(record)),
             None => drop(source.malformed.fetch_add(1, Ordering::Relaxed)),
         });
         if taken > 0 {
@@ -114,10 +117,6 @@ fn drain(mut source: Source, mut queue: HeapProd<Notice>, correlator: &Thread, s
         }
         if let Some(flush) = &mut source.log {
             flush();
-        }
-        if anchored.elapsed() >= ANCHOR_INTERVAL {
-            source.anchor.renew();
-            anchored = Instant::now();
         }
         let more = taken == room;
         if last && !more {
@@ -127,7 +126,7 @@ fn drain(mut source: Source, mut queue: HeapProd<Notice>, correlator: &Thread, s
     }
 }
 
-fn correlate(mut queue: HeapCons<Notice>, correlator: &Correlator, stop: &AtomicBool) {
+fn correlate(mut queue: HeapCons<RingRecord>, correlator: &Correlator, stop: &AtomicBool) {
     loop {
         while !queue.is_empty() {
             correlator.observe(queue.pop_iter().take(BATCH_MAX));

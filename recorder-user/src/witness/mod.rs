@@ -2,43 +2,57 @@
 //!
 //! The gateway has every socket adopted right after `accept` or `connect`, before the first byte, and asks
 //! for its totals at the end of each exchange and before `close(2)`. With eBPF the totals are counted by
-//! programs on the socket layer; without, they are TCP's own (`TCP_INFO`). What could be seen is in the
-//! capability record, which is part of every track; the module `account` compares it with what was recorded.
+//! programs on the socket layer, which also choose the gateway's sockets themselves where they were told how
+//! ([`Selection`]), and lie in a table that is read without a system call ([`Table`]); without, they are TCP's
+//! own (`TCP_INFO`). What could be seen is in the capability record, which is part of every track; the module
+//! `account` compares it with what was recorded.
 //!
 //! The witness only looks. It never fails a connection: a socket that cannot be adopted is unwitnessed,
 //! with a reason and a count. It does not defend against the node's root, nor against the gateway itself.
 
 use std::{
-    fs,
-    os::fd::BorrowedFd,
+    fs, io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use recorder_ebpf::{RingRecord, SLOTS, count};
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
-use crate::model::{CapabilityRecord, HookState, Tier};
+use crate::model::{CapabilityRecord, HookState, Tier, Timestamp};
 
 mod account;
+pub mod cgroup;
 mod clock;
 mod drain;
+mod health;
 mod notices;
-mod object;
-mod pod;
 mod probe;
+mod selection;
 mod self_test;
 mod socket;
+mod stats;
 mod sys;
+mod table;
 mod tcp_info;
 
 pub use account::{GAPS_MAX, Role, account_exchange, compare_socket};
-pub use object::FindObjectError;
-pub use probe::LoadProbeError;
+pub use clock::{Clocks, monotonic_ns};
+pub use health::{Health, HealthEvent, Trouble};
+pub use notices::Loss;
+pub use probe::{HookCost, LoadProbeError, MeasureCostError, measure, object::FindObjectError};
+pub use selection::{
+    EndpointAddress, EndpointKind, Identity, SelectError, Selection, netns_cookie,
+};
 pub use socket::{KernelTotals, SocketWitness};
+pub use stats::WitnessStats;
+pub use table::Table;
 
 /// Which witness to use (configuration key `witness.mode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,11 +79,23 @@ pub struct WitnessOptions {
     pub ring_bytes: u32,
     /// How often the ring is looked at.
     pub drain_interval: Duration,
+    /// Sockets whose totals are kept at once, those closed within the last ten seconds included: a power of
+    /// two; each takes 256 bytes.
+    pub slots: u32,
+    /// Hooks not to attach, by name: one that another program of the node does not get along with, or whose
+    /// cost is unwelcome. The capability record says so.
+    pub leave_out: Vec<String>,
 }
 
 impl Default for WitnessOptions {
     fn default() -> Self {
-        Self { object: None, ring_bytes: 4 << 20, drain_interval: Duration::from_millis(25) }
+        Self {
+            object: None,
+            ring_bytes: 4 << 20,
+            drain_interval: Duration::from_millis(25),
+            slots: SLOTS,
+            leave_out: vec![],
+        }
     }
 }
 
@@ -85,68 +111,12 @@ pub enum StartWitnessError {
     /// No thread for the notices.
     #[error("cannot start the witness's threads")]
     Threads(#[source] std::io::Error),
+    /// The table's size is none.
+    #[error("{0} slots: the size of the table must be a power of two")]
+    Slots(u32),
     /// The programs run and count wrongly.
     #[error("the eBPF witness failed its self-test: {0}")]
     SelfTest(String),
-}
-
-/// Numbers for metrics. All counts but `sockets` only grow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WitnessStats {
-    /// The tier in use.
-    pub tier: Tier,
-    /// Whether the self-test passed.
-    pub self_test: bool,
-    /// Sockets adopted and not yet closed.
-    pub sockets: u64,
-    /// Sockets adopted so far.
-    pub adopted: u64,
-    /// Sockets that could not be adopted.
-    pub unwitnessed: u64,
-    /// Totals that could not be read.
-    pub unread_totals: u64,
-    /// Notices that the programs wrote to the ring.
-    pub emitted: u64,
-    /// Notices that reached their socket.
-    pub events: u64,
-    /// Notices that the kernel's ring did not take.
-    pub lost_ring: u64,
-    /// Ring records of another ABI.
-    pub lost_malformed: u64,
-    /// Notices of sockets that had been closed, or were above the bound: nobody waits for them.
-    pub late: u64,
-    /// Sockets above the bound of the correlator: totals without notices.
-    pub untracked: u64,
-}
-
-impl WitnessStats {
-    /// Every number with its name, as metrics show them; the tier is 1 to 5, or 0 when off.
-    pub fn gauges(&self) -> impl Iterator<Item = (&'static str, f64)> {
-        let tier = match self.tier {
-            Tier::T1 => 1,
-            Tier::T2 => 2,
-            Tier::T3 => 3,
-            Tier::T4 => 4,
-            Tier::T5 => 5,
-            Tier::Off => 0,
-        };
-        [
-            ("tier", tier),
-            ("self_test", self.self_test.into()),
-            ("sockets", self.sockets),
-            ("adopted", self.adopted),
-            ("unwitnessed", self.unwitnessed),
-            ("unread_totals", self.unread_totals),
-            ("emitted", self.emitted),
-            ("events", self.events),
-            ("lost_ring", self.lost_ring),
-            ("lost_malformed", self.lost_malformed),
-            ("late", self.late),
-            ("untracked", self.untracked),
-        ]
-        .into_iter()
-        .map(|(name, value)| (name, value as f64))
-    }
 }
 
 /// The witness of this process. A clone is a handle to the same one; the last handle, sockets included,
@@ -160,6 +130,7 @@ pub struct Witness {
 struct Shared {
     capability: CapabilityRecord,
     means: Means,
+    anchor: clock::Anchor,
     adopted: AtomicU64,
     closed: AtomicU64,
     unwitnessed: AtomicU64,
@@ -168,18 +139,89 @@ struct Shared {
 
 /// How sockets are watched.
 enum Means {
+    /// The programs of this process count.
     Ebpf(Box<Ebpf>),
-    TcpInfo,
+    /// The programs of another process count, and this one reads.
+    Table(Table),
+    /// TCP counts. Programs, if any, only choose and tell of other sockets.
+    TcpInfo(Option<Box<Ebpf>>),
     Off,
 }
 
+impl Means {
+    fn programs(&self) -> Option<&Ebpf> {
+        match self {
+            Self::Ebpf(ebpf) | Self::TcpInfo(Some(ebpf)) => Some(ebpf),
+            Self::Table(_) | Self::TcpInfo(None) | Self::Off => None,
+        }
+    }
+}
+
+/// The programs of this process, and who looks after what they tell.
 struct Ebpf {
     // Declared first, dropped first: the threads end before the programs are detached.
+    monitor: Option<health::Monitor>,
     drain: drain::Drain,
-    probe: probe::Probe,
+    probe: Arc<probe::Probe>,
+    table: Arc<Table>,
+    selection: Selection,
+    chooses: bool,
+    identity: Option<Identity>,
     correlator: Arc<notices::Correlator>,
-    anchor: Arc<clock::Anchor>,
+    hears: Mutex<Option<mpsc::Receiver<RingRecord>>>,
+    state: Arc<health::State>,
     malformed: Arc<AtomicU64>,
+    pulse_ns: Arc<AtomicU64>,
+    drain_interval: Duration,
+}
+
+impl Ebpf {
+    fn start(loaded: probe::Loaded, options: &WitnessOptions) -> io::Result<Self> {
+        let (correlator, hears) = notices::Correlator::new();
+        let correlator = Arc::new(correlator);
+        let (malformed, pulse_ns) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let source = drain::Source {
+            ring: loaded.ring,
+            log: loaded.log,
+            pulse_ns: Arc::clone(&pulse_ns),
+            malformed: Arc::clone(&malformed),
+            interval: options.drain_interval,
+        };
+        let drain = drain::Drain::start(source, Arc::clone(&correlator))?;
+        let probe = Arc::new(loaded.probe);
+        Ok(Self {
+            monitor: None,
+            drain,
+            selection: Selection::new(Arc::clone(&probe)),
+            probe,
+            table: Arc::new(loaded.table),
+            chooses: probe::chooses(&loaded.hooks),
+            identity: None,
+            correlator,
+            hears: Mutex::new(Some(hears)),
+            state: Arc::new(health::State::new()),
+            malformed,
+            pulse_ns,
+            drain_interval: options.drain_interval,
+        })
+    }
+
+    fn hears(&self) -> MutexGuard<'_, Option<mpsc::Receiver<RingRecord>>> {
+        self.hears.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on the witness's health is looked after. `beats` where the programs count bytes.
+    fn monitor(&mut self, beats: bool) -> io::Result<()> {
+        let watched = health::Watched {
+            probe: Arc::clone(&self.probe),
+            table: Arc::clone(&self.table),
+            correlator: Arc::clone(&self.correlator),
+            pulse_ns: Arc::clone(&self.pulse_ns),
+            drain_interval: self.drain_interval,
+        };
+        self.monitor = Some(health::Monitor::start(watched, Arc::clone(&self.state), beats)?);
+        Ok(())
+    }
 }
 
 impl Witness {
@@ -196,48 +238,73 @@ impl Witness {
             Mode::Auto => Ok(Self::ebpf(options).unwrap_or_else(|refused| {
                 let reason = probe::chain(&refused.error);
                 tracing::warn!(%reason, "no eBPF witness, TCP_INFO takes its place");
-                Self::tcp_info(refused.hooks, reason)
+                match refused.programs {
+                    Some(programs) => Self::choosing_only(programs, refused.hooks, reason),
+                    None => Self::tcp_info(refused.hooks, reason),
+                }
             })),
         }
     }
 
     fn ebpf(options: &WitnessOptions) -> Result<Self, Refused> {
-        let loaded = probe::load(options.object.as_deref(), options.ring_bytes)
-            .map_err(|error| Refused { error: error.into(), hooks: vec![] })?;
-        let hooks = loaded.hooks;
-        if !probe::counts_bytes(&hooks) {
+        if !options.slots.is_power_of_two() {
+            let error = StartWitnessError::Slots(options.slots);
+            return Err(Refused { error, hooks: vec![], programs: None });
+        }
+        let load = probe::LoadOptions {
+            object: options.object.as_deref(),
+            ring_bytes: options.ring_bytes,
+            slots: options.slots,
+            leave_out: &options.leave_out,
+        };
+        let mut loaded = probe::load(&load).map_err(|error| Refused {
+            error: error.into(),
+            hooks: vec![],
+            programs: None,
+        })?;
+        let hooks = std::mem::take(&mut loaded.hooks);
+        loaded.hooks.clone_from(&hooks);
+        let counts = probe::counts_bytes(&hooks);
+        let threads = |error| Refused {
+            error: StartWitnessError::Threads(error),
+            hooks: hooks.clone(),
+            programs: None,
+        };
+        let programs = Box::new(Ebpf::start(loaded, options).map_err(threads)?);
+        if !counts {
             let errors = hooks.iter().filter_map(|hook| Some((&hook.hook, hook.error.as_ref()?)));
             let errors: Vec<_> = errors.map(|(hook, error)| format!("{hook}: {error}")).collect();
-            return Err(Refused { error: StartWitnessError::Hooks(errors.join("; ")), hooks });
+            let error = StartWitnessError::Hooks(errors.join("; "));
+            let programs = programs.chooses.then_some(programs);
+            return Err(Refused { error, hooks, programs });
         }
-        let correlator = Arc::new(notices::Correlator::default());
-        let anchor = Arc::new(clock::Anchor::new());
-        let malformed = Arc::new(AtomicU64::new(0));
-        let source = drain::Source {
-            ring: loaded.ring,
-            log: loaded.log,
-            anchor: Arc::clone(&anchor),
-            malformed: Arc::clone(&malformed),
-            interval: options.drain_interval,
-        };
-        let drain = match drain::Drain::start(source, Arc::clone(&correlator)) {
-            Ok(drain) => drain,
-            Err(error) => return Err(Refused { error: StartWitnessError::Threads(error), hooks }),
-        };
-        let probe = loaded.probe;
-        let ebpf = Ebpf { drain, probe, correlator, anchor, malformed };
-        let mut witness = Self::new(Tier::T1, hooks.clone(), None, Means::Ebpf(Box::new(ebpf)));
-        match self_test::run(&witness) {
-            Ok(()) => {
-                witness.passed_self_test();
-                Ok(witness)
-            }
-            Err(why) => Err(Refused { error: StartWitnessError::SelfTest(why), hooks }),
+        let mut witness = Self::new(Tier::T1, hooks.clone(), None, Means::Ebpf(programs));
+        if let Err(why) = self_test::run(&witness) {
+            let error = StartWitnessError::SelfTest(why);
+            return Err(Refused { error, hooks, programs: None });
+        }
+        witness.passed_self_test();
+        witness.begin(true).map_err(threads)?;
+        Ok(witness)
+    }
+
+    /// Programs that only choose and tell: TCP's own counters stand for the gateway's sockets.
+    fn choosing_only(programs: Box<Ebpf>, hooks: Vec<HookState>, reason: String) -> Self {
+        let means = Means::TcpInfo(Some(programs));
+        let mut witness = Self::new(Tier::T4, hooks.clone(), Some(reason.clone()), means);
+        let tested = self_test::run(&witness).is_ok();
+        if tested {
+            witness.passed_self_test();
+        }
+        match witness.begin(false) {
+            Ok(()) if tested => witness,
+            _ => Self::tcp_info(hooks, reason),
         }
     }
 
     fn tcp_info(hooks: Vec<HookState>, reason: String) -> Self {
-        let mut witness = Self::new(Tier::T5, hooks.clone(), Some(reason.clone()), Means::TcpInfo);
+        let means = Means::TcpInfo(None);
+        let mut witness = Self::new(Tier::T5, hooks.clone(), Some(reason.clone()), means);
         match self_test::run(&witness) {
             Ok(()) => {
                 witness.passed_self_test();
@@ -246,7 +313,7 @@ impl Witness {
             Err(why) => {
                 tracing::warn!(%why, "TCP_INFO failed its self-test: accounts will be unwitnessed");
                 let reason = format!("{reason}; TCP_INFO failed its self-test: {why}");
-                Self::new(Tier::T5, hooks, Some(reason), Means::TcpInfo)
+                Self::new(Tier::T5, hooks, Some(reason), Means::TcpInfo(None))
             }
         }
     }
@@ -255,15 +322,30 @@ impl Witness {
         Self::new(Tier::Off, vec![], Some("switched off by configuration".to_owned()), Means::Off)
     }
 
+    /// A witness over the table of another process's programs, by a descriptor that it passed: reads only,
+    /// needs no right. Sockets that those programs did not choose are unwitnessed. `capability` is the other
+    /// process's record of what its programs can see.
+    ///
+    /// # Errors
+    /// When the descriptor is no such table.
+    pub fn over_table(slots: &OwnedFd, capability: CapabilityRecord) -> io::Result<Self> {
+        let table = Table::map(slots.as_fd())?;
+        Ok(Self::with(capability, Means::Table(table)))
+    }
+
     fn new(tier: Tier, hooks: Vec<HookState>, reason: Option<String>, means: Means) -> Self {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let kernel = kernel.trim().to_owned();
-        let capability = CapabilityRecord { tier, kernel, hooks, self_test: false, reason };
+        Self::with(CapabilityRecord { tier, kernel, hooks, self_test: false, reason }, means)
+    }
+
+    fn with(capability: CapabilityRecord, means: Means) -> Self {
         let zero = AtomicU64::default;
         Self {
             shared: Arc::new(Shared {
                 capability,
                 means,
+                anchor: clock::Anchor::new(),
                 adopted: zero(),
                 closed: zero(),
                 unwitnessed: zero(),
@@ -279,6 +361,32 @@ impl Witness {
         }
     }
 
+    /// Tests how the programs choose sockets, and begins to look after the witness's health. Hooks that choose
+    /// wrongly are told, and not used.
+    fn begin(&mut self, beats: bool) -> io::Result<()> {
+        let Some(shared) = Arc::get_mut(&mut self.shared) else { return Ok(()) };
+        let ebpf = match &mut shared.means {
+            Means::Ebpf(ebpf) | Means::TcpInfo(Some(ebpf)) => ebpf,
+            Means::Table(_) | Means::TcpInfo(None) | Means::Off => return Ok(()),
+        };
+        if ebpf.chooses {
+            match self_test::chosen(ebpf) {
+                Ok(identity) => ebpf.identity = Some(identity),
+                Err(why) => {
+                    tracing::warn!(%why, "the programs choose sockets wrongly: not used for that");
+                    ebpf.chooses = false;
+                    probe::failed_test(&mut shared.capability.hooks, &why);
+                }
+            }
+        }
+        ebpf.monitor(beats)
+    }
+
+    /// Whether a hook is attached.
+    fn attached(&self, hook: &str) -> bool {
+        self.shared.capability.hooks.iter().any(|one| one.hook == hook && one.error.is_none())
+    }
+
     /// What this witness can see: part of every track.
     #[must_use]
     pub fn capability(&self) -> &CapabilityRecord {
@@ -287,10 +395,70 @@ impl Witness {
 
     /// Begins to witness a socket. Call it right after `accept` or `connect`, before the first byte is
     /// read or written; it takes microseconds and cannot fail: what goes wrong makes the socket
-    /// unwitnessed, see [`SocketWitness::unwitnessed`].
+    /// unwitnessed, see [`SocketWitness::unwitnessed`]. A socket that the programs chose themselves was
+    /// counted before this.
     #[must_use]
     pub fn adopt(&self, fd: BorrowedFd<'_>) -> SocketWitness {
         SocketWitness::new(Arc::clone(&self.shared), fd)
+    }
+
+    /// Sets what the programs choose sockets by; None where they cannot.
+    #[must_use]
+    pub fn selection(&self) -> Option<Selection> {
+        self.shared.means.programs().filter(|ebpf| ebpf.chooses).map(|ebpf| ebpf.selection.clone())
+    }
+
+    /// What this process is in the eyes of the programs; None where they choose no sockets.
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity> {
+        self.shared.means.programs().and_then(|ebpf| ebpf.identity)
+    }
+
+    /// What the programs tell beside the gateway's own connections: connections to endpoints and of watched
+    /// cgroups, who else binds the gateway's port ([`RingRecord::Connection`]), strangers on the gateway's
+    /// sockets and ended owners ([`RingRecord::Socket`] of kind `INTRUDER` or `EXIT`). To the first who asks.
+    /// What is not taken in time is counted, and told as [`Trouble::ConnectionsLost`].
+    #[must_use]
+    pub fn take_connections(&self) -> Option<mpsc::Receiver<RingRecord>> {
+        self.shared.means.programs().and_then(|ebpf| ebpf.hears().take())
+    }
+
+    /// The witness's health now. A witness without programs is always fine.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let health = self.shared.means.programs().map(|ebpf| ebpf.state.health());
+        health.unwrap_or_default()
+    }
+
+    /// The changes of the witness's health, noticed within a second. To the first who asks.
+    #[must_use]
+    pub fn take_health(&self) -> Option<mpsc::Receiver<HealthEvent>> {
+        self.shared.means.programs().and_then(|ebpf| ebpf.state.take_events())
+    }
+
+    /// The wall-clock time of one of the kernel's times; None for 0, which says never.
+    #[must_use]
+    pub fn wall(&self, monotonic_ns: u64) -> Option<Timestamp> {
+        self.shared.anchor.wall(monotonic_ns)
+    }
+
+    /// Looks at every socket that the programs keep totals of; nothing where this process has no table.
+    pub fn for_each_slot(&self, each: impl FnMut(&recorder_ebpf::Slot)) {
+        match &self.shared.means {
+            Means::Ebpf(ebpf) | Means::TcpInfo(Some(ebpf)) => ebpf.table.for_each(each),
+            Means::Table(table) => table.for_each(each),
+            Means::TcpInfo(None) | Means::Off => {}
+        }
+    }
+
+    /// The descriptor of the table, for a process that shall read it by [`Witness::over_table`]; None without
+    /// programs.
+    ///
+    /// # Errors
+    /// When this process has no descriptor left.
+    pub fn table_descriptor(&self) -> io::Result<Option<OwnedFd>> {
+        let programs = self.shared.means.programs();
+        programs.map(|ebpf| ebpf.probe.table().try_clone_to_owned()).transpose()
     }
 
     /// Numbers for metrics.
@@ -301,26 +469,27 @@ impl Witness {
         let closed = load(&shared.closed);
         let adopted = load(&shared.adopted);
         let mut stats = WitnessStats {
-            tier: shared.capability.tier,
             self_test: shared.capability.self_test,
             sockets: adopted.saturating_sub(closed),
             adopted,
             unwitnessed: load(&shared.unwitnessed),
             unread_totals: load(&shared.unread_totals),
-            emitted: 0,
-            events: 0,
-            lost_ring: 0,
-            lost_malformed: 0,
-            late: 0,
-            untracked: 0,
+            ..WitnessStats::of(shared.capability.tier)
         };
-        if let Means::Ebpf(ebpf) = &shared.means {
-            stats.emitted = ebpf.probe.count(recorder_ebpf::v1::count::EMITTED);
-            stats.lost_ring = ebpf.probe.count(recorder_ebpf::v1::count::RING_FULL);
+        if let Some(ebpf) = shared.means.programs() {
+            stats.emitted = ebpf.probe.count(count::EMITTED);
+            stats.lost_ring = ebpf.probe.count(count::RING_FULL);
+            stats.lost_connections =
+                ebpf.probe.count(count::CONNECTIONS_LOST) + ebpf.correlator.unheard();
+            stats.claimed = ebpf.probe.count(count::CLAIMED);
+            stats.slots_full = ebpf.probe.count(count::SLOTS_FULL);
+            stats.storage_refused = ebpf.probe.count(count::STORAGE_REFUSED);
+            stats.late_calls = ebpf.probe.count(count::LATE_CALLS);
             stats.events = ebpf.correlator.observed();
             stats.late = ebpf.correlator.late();
             stats.untracked = ebpf.correlator.untracked();
             stats.lost_malformed = load(&ebpf.malformed);
+            stats.impaired = u64::from(!ebpf.state.health().is_fine());
         }
         stats
     }
@@ -330,4 +499,6 @@ impl Witness {
 struct Refused {
     error: StartWitnessError,
     hooks: Vec<HookState>,
+    /// Programs that choose sockets, where those that count are refused.
+    programs: Option<Box<Ebpf>>,
 }

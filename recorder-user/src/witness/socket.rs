@@ -5,7 +5,9 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use super::{Means, Shared, notices::SocketNotices, sys, tcp_info};
+use recorder_ebpf::{Slot, Storage, role};
+
+use super::{Ebpf, Loss, Means, Shared, notices::SocketNotices, probe::chain, sys, tcp_info};
 use crate::model::Timestamp;
 
 /// What the kernel counted on a socket since it was adopted.
@@ -36,6 +38,8 @@ pub struct SocketWitness {
 
 enum Watched {
     Ebpf(Arc<SocketNotices>),
+    /// By the table alone: somebody else's programs chose the socket.
+    Table,
     TcpInfo,
     Not(String),
 }
@@ -67,11 +71,11 @@ impl SocketWitness {
     pub fn unwitnessed(&self) -> Option<&str> {
         match &self.watched {
             Watched::Not(reason) => Some(reason),
-            Watched::Ebpf(_) | Watched::TcpInfo => None,
+            Watched::Ebpf(_) | Watched::Table | Watched::TcpInfo => None,
         }
     }
 
-    /// The kernel's totals now: one system call with eBPF, three with `TCP_INFO`. `fd` must be the socket
+    /// The kernel's totals now: no system call with eBPF, three with `TCP_INFO`. `fd` must be the socket
     /// that was adopted. None when it is not witnessed, or the kernel does not answer (which is counted).
     #[must_use]
     pub fn totals(&self, fd: BorrowedFd<'_>) -> Option<KernelTotals> {
@@ -79,6 +83,7 @@ impl SocketWitness {
             Watched::Not(_) => return None,
             Watched::TcpInfo => self.tcp_info_totals(fd),
             Watched::Ebpf(notices) => self.ebpf_totals(fd, notices),
+            Watched::Table => self.slot().map(|slot| self.slot_totals(&slot, 0)),
         };
         if totals.is_none() {
             self.shared.unread_totals.fetch_add(1, Ordering::Relaxed);
@@ -86,7 +91,28 @@ impl SocketWitness {
         totals
     }
 
-    /// The final totals. Call it before `close(2)`: what the kernel keeps goes with the socket.
+    /// All that the programs keep of the socket now, without a system call: totals, times, queue, resets. None
+    /// when no program counts it, or nothing passed through it yet. Times are the kernel's, see
+    /// [`Witness::wall`](super::Witness::wall).
+    #[must_use]
+    pub fn slot(&self) -> Option<Slot> {
+        match (&self.watched, &self.shared.means) {
+            (Watched::Ebpf(_), Means::Ebpf(ebpf)) => ebpf.table.read(self.cookie),
+            (Watched::Table, Means::Table(table)) => table.read(self.cookie),
+            _ => None,
+        }
+    }
+
+    /// Where notices of this socket were lost on the way; at most eight places. Totals do not depend on them.
+    #[must_use]
+    pub fn losses(&self) -> Vec<Loss> {
+        match &self.watched {
+            Watched::Ebpf(notices) => notices.losses(),
+            Watched::Table | Watched::TcpInfo | Watched::Not(_) => vec![],
+        }
+    }
+
+    /// The final totals. Call it before `close(2)`: without eBPF, what the kernel keeps goes with the socket.
     #[must_use]
     pub fn close(self, fd: BorrowedFd<'_>) -> Option<KernelTotals> {
         self.totals(fd)
@@ -105,25 +131,49 @@ impl SocketWitness {
 
     fn ebpf_totals(&self, fd: BorrowedFd<'_>, notices: &SocketNotices) -> Option<KernelTotals> {
         let Means::Ebpf(ebpf) = &self.shared.means else { return None };
-        let ended = ebpf.anchor.wall(notices.ended_ns());
-        match ebpf.probe.state(fd) {
-            Ok(state) => Some(KernelTotals {
-                in_bytes: state.received_bytes,
-                out_bytes: state.sent_bytes,
-                first: ebpf.anchor.wall(state.first_ns),
-                last: ebpf.anchor.wall(state.last_ns),
-                ended,
-                // The kernel knows at once what its ring refused; a hole also shows what was lost later.
-                lost_events: state.lost_notices.max(notices.holes()),
-                seq: state.seq,
-            }),
+        if let Some(slot) = ebpf.table.read(self.cookie) {
+            return Some(self.slot_totals(&slot, notices.holes()));
+        }
+        // Long closed: another socket has the slot.
+        if let Some((in_bytes, out_bytes)) = notices.final_totals() {
+            let (lost_events, seq) = (notices.holes(), notices.seq());
+            return Some(KernelTotals {
+                in_bytes,
+                out_bytes,
+                lost_events,
+                seq,
+                ..KernelTotals::default()
+            });
+        }
+        match ebpf.probe.storage(fd) {
+            // Adopted, and no program saw it since: nothing passed.
+            Ok(storage) if storage.slot == 0 => Some(KernelTotals::default()),
+            Ok(_) => {
+                tracing::warn!(
+                    cookie = self.cookie,
+                    "the table of totals had no room for a socket"
+                );
+                None
+            }
             Err(error) => {
                 tracing::warn!(cookie = self.cookie, %error, "no totals of a witnessed socket");
-                let (in_bytes, out_bytes) = notices.final_totals()?;
-                let (lost_events, seq) = (notices.holes(), notices.seq());
-                let (first, last) = (None, None);
-                Some(KernelTotals { in_bytes, out_bytes, first, last, ended, lost_events, seq })
+                None
             }
+        }
+    }
+
+    /// `holes` are notices known to be missing, which the kernel side may know of too.
+    fn slot_totals(&self, slot: &Slot, holes: u64) -> KernelTotals {
+        let wall = |ns| self.shared.anchor.wall(ns);
+        KernelTotals {
+            in_bytes: slot.received_bytes,
+            out_bytes: slot.sent_bytes,
+            first: wall(slot.first_ns),
+            last: wall(slot.last_sent_ns.max(slot.last_received_ns)),
+            ended: wall(slot.ended_ns),
+            // The kernel knows at once what its ring refused; a hole also shows what was lost later.
+            lost_events: slot.lost_notices.max(holes),
+            seq: slot.seq,
         }
     }
 }
@@ -141,23 +191,39 @@ fn watch(shared: &Shared, cookie: u64, fd: BorrowedFd<'_>) -> Watched {
     match &shared.means {
         Means::Off => Watched::Not("the witness is off".to_owned()),
         // What TCP_INFO is worth on this socket shows here, not only when totals are asked for.
-        Means::TcpInfo => match tcp_info::counted(fd) {
+        Means::TcpInfo(_) => match tcp_info::counted(fd) {
             Ok(_) => Watched::TcpInfo,
             Err(error) => Watched::Not(format!("no TCP_INFO: {error}")),
         },
-        Means::Ebpf(ebpf) => {
-            // Tracked before adopted: no notice comes before its socket is known.
-            let notices = ebpf.correlator.track(cookie);
-            match ebpf.probe.adopt(fd) {
-                Ok(()) => Watched::Ebpf(notices),
-                Err(error) => {
-                    ebpf.correlator.forget(cookie);
-                    Watched::Not(format!(
-                        "the kernel keeps no totals: {}",
-                        super::probe::chain(&error)
-                    ))
-                }
-            }
-        }
+        Means::Table(table) => match table.read(cookie) {
+            Some(_) => Watched::Table,
+            None => Watched::Not("the probe's programs did not choose the socket".to_owned()),
+        },
+        Means::Ebpf(ebpf) => match adopt(ebpf, cookie, fd) {
+            Ok(notices) => Watched::Ebpf(notices),
+            Err(why) => Watched::Not(format!("the kernel keeps no totals: {why}")),
+        },
     }
+}
+
+/// Takes over a socket that the programs chose, or has them count it from now on.
+fn adopt(ebpf: &Ebpf, cookie: u64, fd: BorrowedFd<'_>) -> Result<Arc<SocketNotices>, String> {
+    if let Some(slot) = ebpf.table.read(cookie) {
+        return Ok(ebpf.correlator.track(cookie, slot.seq));
+    }
+    // Tracked before adopted: no notice comes before its socket is known.
+    let notices = ebpf.correlator.track(cookie, 0);
+    let storage = Storage { role: role::ADOPTED, ..Storage::default() };
+    let Err(error) = ebpf.probe.adopt(fd, storage) else { return Ok(notices) };
+    let why = match ebpf.probe.storage(fd) {
+        // Adopted a moment ago, by another handle.
+        Ok(storage) if storage.slot == 0 && storage.role == role::ADOPTED => return Ok(notices),
+        Ok(storage) if storage.slot == Storage::NO_SLOT => "the table of totals is full".to_owned(),
+        Ok(storage) if storage.role == role::CLIENT => {
+            "it is the other end of a gateway's connection".to_owned()
+        }
+        _ => chain(&error),
+    };
+    ebpf.correlator.forget(cookie);
+    Err(why)
 }

@@ -1,18 +1,20 @@
 //! Hook: `tp_btf/sock_recv_length(struct sock *sk, int ret, int flags)`.
 //!
 //! Context: process (or io_uring worker) context of the reader, before the system call returns. Sees
-//! `read`, `recv*` and `readv`; not `splice` out of the socket, which the gateway does not use.
+//! `read`, `recv*`, `readv` and io_uring; not `splice` out of the socket, which the gateway does not use: for
+//! foreign sockets TCP's own counters at the end tell that.
 //! Floor: 6.3 with BTF. Below it, or where refused: `TCP_INFO` by file descriptor, totals only.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use recorder_ebpf::v1::kind;
+use recorder_ebpf::kind;
 
-use crate::socket::{Sock, adopted, moved};
+use super::bytes;
+use crate::socket::{Sock, connected_slot};
 
 /// Bytes that were only looked at are read again later and count then.
 const MSG_PEEK: u32 = 2;
 
-/// Counts what was received through an adopted socket.
+/// Counts what was received through a chosen socket.
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
     let ret: i32 = ctx.arg(1);
@@ -22,8 +24,11 @@ pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let sk: Sock = ctx.arg(0);
-    if let Some(state) = adopted(sk) {
-        moved(sk, state, kind::RECEIVED, ret as u64);
+    // SAFETY: the tracepoint's own argument, which is never null.
+    unsafe {
+        if let Some(slot) = connected_slot(sk) {
+            bytes::moved(slot, kind::RECEIVED, ret as u64);
+        }
     }
     0
 }

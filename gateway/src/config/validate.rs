@@ -9,10 +9,10 @@ use crate::upgrade::Limits;
 
 use super::{
     Admin, Config, Health, LoadConfigError, PolicyDirectories, Retention, ServerTls, Sessions,
-    Store, WitnessMode, archive, authentication,
+    Store, archive, authentication,
     clusters::{self, Environment, readable},
     problem::Problems,
-    raw, units,
+    raw, units, witness,
 };
 
 /// The keys of the file, for the message about one that is none.
@@ -47,7 +47,7 @@ pub(super) fn config(
     let clusters = clusters::validate(take("clusters"), directory, environment, &mut problems);
     let authentication = authentication::validate(take("authentication"), directory, &mut problems);
     let policy = policy(take("policy"), directory, &mut problems);
-    let witness = witness(take("witness"), &mut problems);
+    let (witness, bypass) = witness::validate(take("witness"), directory, &mut problems);
     let sessions = self::sessions(take("sessions"), &mut problems);
     for key in sections.keys() {
         problems.add(key.escape_debug(), format!("is not a key of this file; the keys are {KEYS}"));
@@ -73,6 +73,7 @@ pub(super) fn config(
                 authentication,
                 policy,
                 witness,
+                bypass,
                 sessions,
             })
         }
@@ -249,22 +250,6 @@ fn policy(
     let access = folder("access", raw.access);
     let recording = raw.recording.map(|value| folder("recording", value));
     Some(PolicyDirectories { access, recording })
-}
-
-fn witness(given: Option<Value>, problems: &mut Problems) -> WitnessMode {
-    let mode = given
-        .and_then(|value| problems.shape::<raw::Witness>("witness", value))
-        .and_then(|raw| raw.mode);
-    match mode.as_deref() {
-        None | Some("auto") => WitnessMode::Auto,
-        Some("ebpf") => WitnessMode::Ebpf,
-        Some("tcp-info") => WitnessMode::TcpInfo,
-        Some("off") => WitnessMode::Off,
-        Some(other) => {
-            problems.add("witness.mode", format!("`{other}` is none of auto, ebpf, tcp-info, off"));
-            WitnessMode::Auto
-        }
-    }
 }
 
 fn sessions(given: Option<Value>, problems: &mut Problems) -> Sessions {

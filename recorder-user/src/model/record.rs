@@ -52,7 +52,7 @@ impl Kind {
     /// Somebody read recordings.
     pub const RECORDING_READ: Self = Self(12);
     /// A connection that is not the gateway's, as the witness saw it.
-    pub const CONNECTION_SEEN: Self = Self(13);
+    pub const CONNECTION_SEEN: Self = Self(14);
     /// A signed checkpoint of the chain.
     pub const CHECKPOINT: Self = Self(64);
     /// The end of a segment: totals and final hash.

@@ -27,7 +27,10 @@ impl Connections {
         let key = (record.relation, record.cookie, cgroup);
         if let Some(place) = self.places.get(&key).copied() {
             if let Some(seen) = self.seen.get_mut(place) {
+                // Counted together: each record that does not say `again` counts further ones.
+                let before = if record.cookie == 0 && !record.again { seen.connections } else { 0 };
                 *seen = record;
+                seen.connections += before;
             }
         } else if self.seen.len() < CONNECTIONS_MAX {
             self.places.insert(key, self.seen.len());
@@ -83,6 +86,17 @@ mod tests {
         }
         let sent: Vec<_> = found.seen.iter().map(|seen| seen.sent_bytes).collect();
         assert_eq!(sent, [Some(3), Some(2)]);
+    }
+
+    #[test]
+    fn counts_of_many_add_up() {
+        let mut found = Connections::default();
+        for (connections, again) in [(3, false), (2, false), (7, true)] {
+            found.add(ConnectionSeen { connections, again, ..seen(0, 0) });
+        }
+        assert_eq!(found.seen[0].connections, 7);
+        found.add(ConnectionSeen { connections: 1, ..seen(0, 0) });
+        assert_eq!((found.seen.len(), found.seen[0].connections), (1, 8));
     }
 
     #[test]

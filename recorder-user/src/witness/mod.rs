@@ -28,21 +28,26 @@ use tokio::sync::mpsc;
 use crate::model::{CapabilityRecord, HookState, Tier, Timestamp};
 
 mod account;
+mod addresses;
+pub mod bypass;
 pub mod cgroup;
 mod clock;
 mod drain;
 mod health;
 mod notices;
+pub mod origin;
 mod probe;
 mod selection;
 mod self_test;
 mod socket;
+mod socket_list;
 mod stats;
 mod sys;
 mod table;
 mod tcp_info;
 
 pub use account::{GAPS_MAX, Role, account_exchange, compare_socket};
+pub use addresses::local_addresses;
 pub use clock::{Clocks, monotonic_ns};
 pub use health::{Health, HealthEvent, Trouble};
 pub use notices::Loss;
@@ -51,6 +56,7 @@ pub use selection::{
     EndpointAddress, EndpointKind, Identity, SelectError, Selection, netns_cookie,
 };
 pub use socket::{KernelTotals, SocketWitness};
+pub use socket_list::{ListedSocket, connected_sockets};
 pub use stats::WitnessStats;
 pub use table::Table;
 

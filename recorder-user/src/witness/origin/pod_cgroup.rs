@@ -40,7 +40,8 @@ pub(super) fn parse(path: &str) -> Option<PodCgroup> {
             let container_id = parts.next().and_then(container_id);
             return Some(PodCgroup { pod_uid: uid, container_id });
         }
-        inside |= part == "kubepods" || part == "kubepods.slice" || part.ends_with("-kubepods.slice");
+        inside |=
+            part == "kubepods" || part == "kubepods.slice" || part.ends_with("-kubepods.slice");
     }
     None
 }
@@ -109,7 +110,11 @@ mod tests {
 
     fn check(path: &str, uid: &str, container: Option<&str>) {
         let found = parse(path).unwrap_or_else(|| panic!("{path} is of a pod"));
-        assert_eq!((found.pod_uid.as_str(), found.container_id.as_deref()), (uid, container), "{path}");
+        assert_eq!(
+            (found.pod_uid.as_str(), found.container_id.as_deref()),
+            (uid, container),
+            "{path}"
+        );
     }
 
     #[test]
@@ -133,7 +138,11 @@ mod tests {
         }
         check(&format!("/kubepods/pod{UID}"), UID, None);
         check(&format!("/kubepods/pod{UID}/init.scope"), UID, None);
-        check("/kubepods/burstable/pod1234567890abcdef1234567890abcdef/x", "1234567890abcdef1234567890abcdef", None);
+        check(
+            "/kubepods/burstable/pod1234567890abcdef1234567890abcdef/x",
+            "1234567890abcdef1234567890abcdef",
+            None,
+        );
     }
 
     #[test]

@@ -52,7 +52,9 @@ pub(super) fn container_link(text: &str) -> Option<(String, String)> {
 /// A name as Kubernetes takes them (RFC 1123): it goes into records and is compared with an allow-list.
 fn is_name(text: &str) -> bool {
     (1..=NAME_CHARS_MAX).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
 }
 
 const NAME_CHARS_MAX: usize = 253;
@@ -139,7 +141,9 @@ mod tests {
         for text in ["", "a_b", "a_b_c_d", "a_b_xyz", "A_b_12", "../etc_b_12", "a__12", "a_b_"] {
             assert_eq!(pod_directory(text), None, "{text}");
         }
-        for text in ["", ".log", "a_b_c.log", "a_b_c-12.log", "a_b_c-zzzzzzzzzzzzzzzz.log", "a_b.log"] {
+        for text in
+            ["", ".log", "a_b_c.log", "a_b_c-12.log", "a_b_c-zzzzzzzzzzzzzzzz.log", "a_b.log"]
+        {
             assert_eq!(container_link(text), None, "{text}");
         }
     }
@@ -165,6 +169,9 @@ mod tests {
         let found = logs.pod("0b", start + RENEW_AFTER).expect("read again");
         assert_eq!(found, PodName { namespace: "shop".into(), name: "agent-0".into() });
         fs::remove_dir_all(&pods).expect("writable");
-        assert!(logs.pod("0b", start + 9 * RENEW_AFTER).is_some(), "what is known is not asked again");
+        assert!(
+            logs.pod("0b", start + 9 * RENEW_AFTER).is_some(),
+            "what is known is not asked again"
+        );
     }
 }

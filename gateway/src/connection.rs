@@ -88,14 +88,16 @@ impl Connection {
         self.peer
     }
 
-    /// Notes that an exchange of this session used the connection.
-    pub fn carries(&self, session: Option<SessionId>) {
+    /// Notes that an exchange of this session used the connection. Gives the session when it is new to it.
+    pub fn carries(&self, session: Option<SessionId>) -> Option<SessionId> {
         self.exchanges.fetch_add(1, Ordering::Relaxed);
-        let Some(session) = session else { return };
+        let session = session?;
         let mut sessions = self.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if sessions.len() < CONNECTION_SESSIONS_MAX && !sessions.contains(&session) {
-            sessions.push(session);
+        if sessions.len() >= CONNECTION_SESSIONS_MAX || sessions.contains(&session) {
+            return None;
         }
+        sessions.push(session);
+        Some(session)
     }
 
     /// Notes the target that was taken out of the first request.

@@ -21,6 +21,7 @@ use crate::{
     accept, admin,
     archiving::Archiving,
     bounds::{CLOSE_TIMEOUT, DRAIN_TIMEOUT},
+    bypass,
     config::{Config, WitnessMode},
     gateway::{Cluster, Gateway, Wiring},
     health,
@@ -139,6 +140,7 @@ async fn start(
     let default = config.clusters.iter().find(|cluster| cluster.default);
     let default_cluster = default.and_then(|cluster| clusters.get(&cluster.name)).cloned();
 
+    choose_sockets(config.listen.port(), &witness);
     let listener = listen(config.listen).await?;
     let health_listener = match &config.health {
         Some(health) => Some(listen(health.listen).await?),
@@ -168,6 +170,15 @@ async fn start(
         Arc::new(Sessions::resume(recovered.open_sessions, config.sessions.idle, recorder.clone()));
     let policies = Arc::new(policies);
     let live = LiveStreams::new(Arc::clone(&policies), Arc::clone(&identifier), recorder.clone());
+    let late = Arc::new(LateOutcomes::default());
+    let (bypass, watching) = bypass::prepare(&bypass::Needs {
+        config,
+        witness: &witness,
+        recorder: &recorder,
+        late: &late,
+        sessions: &sessions,
+    });
+    tasks.spawn(watching.run(stop.clone()));
     let retention = Arc::new(store.retention(archived_only(config)));
     let gateway = Arc::new(Gateway {
         id: store.gateway_id().to_string(),
@@ -179,10 +190,11 @@ async fn start(
         rows: store.rows(),
         accesses: admin::Accesses::new(config.store.record_access),
         witness,
+        bypass,
         sessions,
         upgrades: Upgrades::new(config.sessions.streams),
         live,
-        late: Arc::new(LateOutcomes::default()),
+        late,
         retention: Arc::clone(&retention),
         redact_key,
         metrics,
@@ -205,6 +217,18 @@ async fn start(
     tasks.spawn(accept::serve(Arc::clone(&gateway), wiring, listener, certificate));
     tracing::info!(listen = %config.listen, policy_set, "serving");
     Ok(Running { gateway, gateway_id: store.gateway_id(), recorder, health_stop, connections })
+}
+
+/// From here on the programs know which sockets are this gateway's: what it accepts on its port, and what it opens to
+/// an API server. Before the port is bound, and before they look for connections of others.
+fn choose_sockets(port: u16, witness: &Witness) {
+    let (Some(selection), Some(identity)) = (witness.selection(), witness.identity()) else {
+        return;
+    };
+    if let Err(error) = selection.add_gateway(identity, port) {
+        let error = anyhow::Error::from(error);
+        tracing::error!(error = %format_args!("{error:#}"), "the programs do not know this gateway");
+    }
 }
 
 /// Where there is an archive only what is in it may be deleted.

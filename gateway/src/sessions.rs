@@ -152,7 +152,9 @@ impl Sessions {
     #[must_use]
     pub fn resume(views: Vec<SessionView>, idle: Duration, recorder: Recorder) -> Self {
         let mut places = HashMap::new();
-        let open = views.into_iter().map(|view| {
+        // What went round the gateway is not resumed: who watches it begins anew.
+        let views = views.into_iter().filter(|view| view.kind == SessionKind::Api);
+        let open = views.map(|view| {
             let principal = (view.principal.issuer.clone(), view.principal.subject.clone());
             let streams = places.entry(principal).or_insert_with(stream_places);
             let session = Session {
@@ -274,6 +276,12 @@ impl Sessions {
         drop(incomplete);
         self.change(session, SessionState::Incomplete(reason), None);
         tracing::warn!(session = %session.id, reason = reason.as_str(), "session incomplete");
+    }
+
+    /// The open session with this id.
+    #[must_use]
+    pub fn find(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.open().values().find(|session| session.id == id).cloned()
     }
 
     /// All that are open, in no order.

@@ -68,13 +68,14 @@ impl HostPort {
         let (host, port) = text.rsplit_once(':')?;
         let port = port.parse().ok().filter(|port| *port != 0)?;
         let bare = match host.strip_prefix('[') {
-            Some(rest) => rest.strip_suffix(']').filter(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok())?,
+            Some(rest) => {
+                rest.strip_suffix(']').filter(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok())?
+            }
             None => host,
         };
         let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
         let is_name = (1..=253).contains(&bare.len()) && bare.bytes().all(fits);
-        (is_name || host.starts_with('['))
-            .then(|| Self { host: bare.to_owned(), port })
+        (is_name || host.starts_with('[')).then(|| Self { host: bare.to_owned(), port })
     }
 
     fn text(&self) -> String {
@@ -104,7 +105,10 @@ pub(super) fn validate(
                 Some(place) => found.push(place),
                 None => problems.add(
                     format!("{key}[{i}]"),
-                    format!("`{}` is not HOST:PORT, for example 10.96.0.1:443", text.escape_debug()),
+                    format!(
+                        "`{}` is not HOST:PORT, for example 10.96.0.1:443",
+                        text.escape_debug()
+                    ),
                 ),
             }
         }
@@ -164,7 +168,8 @@ fn allow(path: &str, given: Value, problems: &mut Problems) -> Option<AllowRule>
         return None;
     }
     if rule.pod.is_some() && rule.namespace.is_none() {
-        problems.add(format!("{path}.pod"), "needs `namespace`: anyone may name a pod so in their own");
+        problems
+            .add(format!("{path}.pod"), "needs `namespace`: anyone may name a pod so in their own");
     }
     Some(rule)
 }
@@ -196,9 +201,9 @@ fn rule(rule: &AllowRule) -> Value {
         ("pod", &rule.pod),
         ("executable", &rule.executable),
     ];
-    let named = parts.into_iter().filter_map(|(key, part)| {
-        Some((key.to_owned(), json!(part.as_ref()?.to_string())))
-    });
+    let named = parts
+        .into_iter()
+        .filter_map(|(key, part)| Some((key.to_owned(), json!(part.as_ref()?.to_string()))));
     Value::Object(named.collect())
 }
 

@@ -18,4 +18,5 @@ pub use book::{Book, BypassCounts, SocketTotals, Told};
 pub use clients::{Clients, Use};
 pub use egress::Egress;
 pub use listed::Suspects;
+pub use recorder_ebpf::RingRecord;
 pub use sighting::{Happened, Sighting, Whose};

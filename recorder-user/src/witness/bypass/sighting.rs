@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use recorder_ebpf::{ConnectionNotice, flag, kind, role, socket_address, tcp_state};
+use recorder_ebpf::{ConnectionNotice, RingRecord, flag, kind, role, socket_address, tcp_state};
 
 use crate::{
     model::{SeenBy, Timestamp},
@@ -73,10 +73,33 @@ pub struct Sighting {
 }
 
 impl Sighting {
+    /// Reads a record of the programs' ring; `wall` turns their times into the wall clock's. None for what is not looked
+    /// after here. The addresses of a socket with a stranger on it are not in the ring.
+    #[must_use]
+    pub fn of_record(
+        record: &RingRecord,
+        now: Timestamp,
+        wall: impl Fn(u64) -> Option<Timestamp>,
+    ) -> Option<Self> {
+        match record {
+            RingRecord::Connection(notice) => Self::of_notice(notice, now, wall),
+            RingRecord::Socket(notice) if notice.head.kind == kind::INTRUDER => {
+                let [tgid, _] = notice.detail;
+                Some(Self {
+                    happened: Happened::Intruded,
+                    subject: Subject { tgid, ..Subject::default() },
+                    cookie: notice.head.cookie,
+                    at: wall(notice.head.ktime_ns).unwrap_or(now),
+                    ..Self::default()
+                })
+            }
+            RingRecord::Socket(_) => None,
+        }
+    }
+
     /// Reads a notice of the programs; `wall` turns their times into the wall clock's. None for what is not looked
     /// after here.
-    #[must_use]
-    pub fn of_notice(
+    fn of_notice(
         notice: &ConnectionNotice,
         now: Timestamp,
         wall: impl Fn(u64) -> Option<Timestamp>,
@@ -227,6 +250,16 @@ mod tests {
         assert_eq!(read(&notice(kind::CLOSED, role::UPSTREAM)), None);
         assert_eq!(read(&notice(kind::LISTEN, role::LISTENER)), None);
         assert_eq!(read(&notice(99, role::FOREIGN)), None);
+        let stranger = recorder_ebpf::Notice {
+            head: Head { version: ABI_VERSION, kind: kind::INTRUDER, cookie: 7, ..Head::default() },
+            detail: [4_711, 4_712],
+            ..recorder_ebpf::Notice::default()
+        };
+        let told = Sighting::of_record(&RingRecord::Socket(stranger), NOW, wall).expect("told");
+        assert_eq!((told.happened, told.cookie, told.subject.tgid), (Happened::Intruded, 7, 4_711));
+        let exit = Head { kind: kind::EXIT, ..stranger.head };
+        let exit = RingRecord::Socket(recorder_ebpf::Notice { head: exit, ..stranger });
+        assert_eq!(Sighting::of_record(&exit, NOW, wall), None);
         let taken = read(&notice(kind::BIND, 0)).expect("told");
         assert_eq!(taken.happened, Happened::TookPort);
     }

@@ -3,39 +3,26 @@
 //! Where the kernel or the build allows no eBPF, nothing is skipped: the same exchanges run under
 //! `TCP_INFO`, and the capability record must say why.
 
+mod witness_support;
+
 use std::{
     io::{Read, Write},
-    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
+    net::{Shutdown, TcpStream},
     os::fd::AsFd as _,
     path::PathBuf,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use recorder_user::{
     model::{AccountState, GapStep, SocketEvidence, Tier, Timestamp},
     witness::{KernelTotals, Mode, Role, SocketWitness, Witness, WitnessOptions, compare_socket},
 };
+use witness_support::{pair, start, wait_until};
 
 /// Both witnesses that there are; the first falls back to the second where there is no eBPF.
 fn witnesses() -> [Witness; 2] {
     [Mode::Auto, Mode::TcpInfo].map(|mode| start(mode, &WitnessOptions::default()))
-}
-
-fn start(mode: Mode, options: &WitnessOptions) -> Witness {
-    let witness = Witness::start(mode, options).expect("only Mode::Ebpf fails");
-    let capability = witness.capability();
-    assert!(capability.self_test || mode == Mode::Off, "{capability:?}");
-    if mode == Mode::Auto && capability.tier != Tier::T1 {
-        // The only excuses: no object, the system says no, or the kernel refuses a hook.
-        let reason = capability.reason.as_deref().expect("a lower tier says why");
-        let excused = reason.contains("cargo xtask build-ebpf")
-            || reason.contains("os error")
-            || capability.hooks.iter().any(|hook| hook.error.is_some());
-        assert!(excused, "{capability:?}");
-    }
-    assert!(!capability.kernel.is_empty());
-    witness
 }
 
 /// One end of a connection as the gateway holds it: every byte counted where it is read or written.
@@ -93,29 +80,9 @@ impl<'w> End<'w> {
     }
 }
 
-fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
-    let near = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
-    let (far, _) = listener.accept().expect("accept");
-    for stream in [&near, &far] {
-        stream.set_nodelay(true).expect("TCP option");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("socket option");
-    }
-    (near, far)
-}
-
 fn adopted(witness: &Witness) -> (End<'_>, End<'_>) {
     let (near, far) = pair();
     (End::adopt(witness, near), End::adopt(witness, far))
-}
-
-#[track_caller]
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within 20 s: {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// Sizes of TLS records: handshake flights, then application data of all sizes up to the largest.

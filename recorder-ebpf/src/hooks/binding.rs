@@ -3,7 +3,12 @@
 use aya_ebpf::{bindings::bpf_sock, helpers::generated::bpf_get_socket_cookie};
 use recorder_ebpf::{ConnectionNotice, GatewayKey, Storage, kind, role};
 
-use crate::{maps::GATEWAYS, owner, ring::emit_stranger, socket::choose};
+use crate::{
+    maps::GATEWAYS,
+    owner::{self, Place},
+    ring::emit_stranger,
+    socket::choose,
+};
 
 const IPPROTO_TCP: u32 = 6;
 
@@ -20,14 +25,13 @@ pub unsafe fn bound(sock: *mut bpf_sock, local: [u32; 4]) {
         if protocol != IPPROTO_TCP || port == 0 {
             return;
         }
-        let mut who = owner::current(sock.cast());
-        // The field is for `connect` alone.
-        who.connect_ns = 0;
-        if may_listen(&who, port) {
-            who.role = role::LISTENER;
+        let place = owner::place(sock.cast());
+        if may_listen(&place, port) {
+            let who = Storage { role: role::LISTENER, ..owner::current(&place) };
             owner::remember(who.tgid, role::LISTENER);
             choose(sock.cast(), who);
-        } else if GATEWAYS.get_ptr(GatewayKey::port(who.netns_cookie, port)).is_some() {
+        } else if GATEWAYS.get_ptr(GatewayKey::port(place.netns_cookie, port)).is_some() {
+            let who = owner::current(&place);
             let facts = ConnectionNotice {
                 netns_cookie: who.netns_cookie,
                 cgroup_id: who.cgroup_id,
@@ -45,18 +49,19 @@ pub unsafe fn bound(sock: *mut bpf_sock, local: [u32; 4]) {
 
 /// Whether it is the gateway of its cgroup that binds this port. From the first time on its process is known.
 #[inline(always)]
-unsafe fn may_listen(who: &Storage, port: u16) -> bool {
-    if GATEWAYS.get_ptr(GatewayKey::listener(who.cgroup_id, port)).is_none() {
+unsafe fn may_listen(place: &Place, port: u16) -> bool {
+    if GATEWAYS.get_ptr(GatewayKey::listener(place.cgroup_id, port)).is_none() {
         return false;
     }
-    let Some(member) = GATEWAYS.get_ptr_mut(GatewayKey::member(who.cgroup_id)) else {
+    let Some(member) = GATEWAYS.get_ptr_mut(GatewayKey::member(place.cgroup_id)) else {
         return false;
     };
     // SAFETY: an entry of a map, which is memory of the kernel's whatever happens to the entry.
     unsafe {
+        let tgid = owner::tgid();
         if (*member).tgid == 0 {
-            (*member).tgid = who.tgid;
+            (*member).tgid = tgid;
         }
-        (*member).tgid == who.tgid
+        (*member).tgid == tgid
     }
 }

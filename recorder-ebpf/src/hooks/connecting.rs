@@ -2,14 +2,14 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_ns};
 use recorder_ebpf::{
     ConnectionNotice, Endpoint, GatewayKey, Storage, connection, flag, kind, role,
 };
 
 use crate::{
     maps::{ENDPOINTS, GATEWAYS, WATCHED},
-    owner,
+    owner::{self, Place},
     ring::{emit_connection, emit_stranger},
     socket::{Sock, choose},
 };
@@ -38,9 +38,10 @@ pub unsafe fn connecting(call: Call) {
     }
     // SAFETY: see above; `kept` lives while the program runs.
     unsafe {
-        let mut who = owner::current(call.ctx);
-        let Some((role, flags)) = chosen(&who, call.address, call.port) else { return };
-        (who.role, who.flags) = (role, flags);
+        let place = owner::place(call.ctx);
+        let Some((role, flags)) = chosen(&place, call.address, call.port) else { return };
+        let mut who = owner::current(&place);
+        (who.role, who.flags, who.connect_ns) = (role, flags, bpf_ktime_get_ns());
         let cookie = bpf_get_socket_cookie(call.ctx);
         let facts = ConnectionNotice {
             remote: call.address,
@@ -66,16 +67,16 @@ pub unsafe fn connecting(call: Call) {
     }
 }
 
-/// Role and flags of a connection to this address by this process.
+/// Role and flags of a connection from this place to this address.
 #[inline(always)]
-unsafe fn chosen(who: &Storage, address: [u32; 4], port: u16) -> Option<(u32, u32)> {
-    let endpoint = ENDPOINTS.get_ptr(Endpoint::new(address, port, who.netns_cookie));
-    let gateway = GATEWAYS.get_ptr(GatewayKey::member(who.cgroup_id));
+unsafe fn chosen(place: &Place, address: [u32; 4], port: u16) -> Option<(u32, u32)> {
+    let endpoint = ENDPOINTS.get_ptr(Endpoint::new(address, port, place.netns_cookie));
+    let gateway = GATEWAYS.get_ptr(GatewayKey::member(place.cgroup_id));
     // SAFETY: entries of maps, which are memory of the kernel's whatever happens to the entry.
     let (endpoint, gateway) =
         unsafe { (endpoint.map(|found| *found), gateway.map(|found| (*found).tgid)) };
-    let watched = endpoint.is_none() && WATCHED.get_ptr(who.cgroup_id).is_some();
-    connection(endpoint, gateway, who.tgid, watched)
+    let watched = endpoint.is_none() && WATCHED.get_ptr(place.cgroup_id).is_some();
+    connection(endpoint, gateway, owner::tgid(), watched)
 }
 
 /// Completes the facts of a socket that nothing is kept of.

@@ -255,11 +255,26 @@ Examples:
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Show what the kernel witness could see in the latest run of the gateway.
+    /// Show what the kernel witness could see in the latest run of the gateway, or can see here.
     #[command(after_help = "\
-T1 counts bytes by socket in eBPF; T5 asks the kernel by file descriptor (TCP_INFO); Off is no witness.
-Hooks that did not attach are listed with the kernel's error.")]
-    Witness,
+T1 counts bytes by socket in eBPF; T4 sees with eBPF who connects, and asks the kernel by file descriptor
+for bytes (TCP_INFO); T5 only asks; Off is no witness. Hooks that did not attach are listed with the kernel's
+error. --here and --cost load the programs into this kernel for a moment: they need no store, but rights.")]
+    Witness(WitnessArgs),
+}
+
+/// What `witness` takes.
+#[derive(Args, Debug)]
+pub struct WitnessArgs {
+    /// Try now what the kernel of this machine allows.
+    #[arg(long, conflicts_with = "cost")]
+    pub here: bool,
+    /// Measure what each program costs here: instructions that the verifier proved, and time per run.
+    #[arg(long)]
+    pub cost: bool,
+    /// An eBPF object to use instead of the embedded one.
+    #[arg(long, value_name = "FILE")]
+    pub object: Option<PathBuf>,
 }
 
 /// What `prune` takes.

@@ -7,6 +7,7 @@ use crate::{
     model::ExchangeId,
     replay::{LoadError, stream::OpenStreamError},
     store::{BundleError, ExchangeRow},
+    witness::{LoadProbeError, MeasureCostError},
 };
 
 /// How a run ended that did not fail.
@@ -149,6 +150,9 @@ pub enum CliError {
     /// No gateway ever wrote to this store.
     #[error("no start of a gateway is recorded")]
     NoGateway,
+    /// What the programs cost could not be measured.
+    #[error("cannot measure what the witness costs")]
+    Cost(#[source] MeasureCostError),
     /// The verb's binary is not installed.
     #[error("recorder-{verb} is not installed")]
     NoExtra {
@@ -241,6 +245,10 @@ impl CliError {
             Self::NotASession { session: None, .. } => {
                 "it belongs to no session: nobody was identified".into()
             }
+            Self::Cost(MeasureCostError::Load(LoadProbeError::Object(_))) => {
+                "build the programs with: cargo xtask build-ebpf; or name an object with --object".into()
+            }
+            Self::Cost(_) => "run it as root, outside containers without rights".into(),
             Self::NoOutput => "name a new one with --output DIR".into(),
             Self::Bundle(BundleError::Exists(_) | BundleError::Io { .. }) => {
                 "name another directory with --output".into()

@@ -48,7 +48,7 @@ mod witness;
 
 pub use args::{
     AccessesArgs, ChannelWord, Cli, EffectWord, ExportArgs, FollowArgs, FormatWord, HoldVerb,
-    KindWord, PruneArgs, ReplayArgs, ScopeWord, SearchArgs, Verb, VerdictWord,
+    KindWord, PruneArgs, ReplayArgs, ScopeWord, SearchArgs, Verb, VerdictWord, WitnessArgs,
 };
 pub use error::{CliError, Outcome};
 pub use screen::{Ink, Look, Screen, terminal_size};
@@ -96,7 +96,9 @@ pub fn run(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
         Verb::Reindex => reindex::run(&Place::named(cli)?.directory, screen),
         Verb::Archive { arguments } => extra::run(cli, "archive", arguments),
         Verb::Query { arguments } => extra::run(cli, "query", arguments),
-        Verb::Witness => witness::run(&Place::named(cli)?.reader()?, screen),
+        Verb::Witness(args) if args.cost => witness::cost(args, screen),
+        Verb::Witness(args) if args.here => witness::here(args, screen),
+        Verb::Witness(_) => witness::run(&Place::named(cli)?.reader()?, screen),
     }
 }
 

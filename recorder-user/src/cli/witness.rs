@@ -1,11 +1,15 @@
-//! `recorder witness`: what the kernel allowed to be seen.
+//! `recorder witness`: what the kernel allowed to be seen, allows here and now, and what that costs.
 
 use super::{
-    CliError, Outcome, library,
+    CliError, Outcome, WitnessArgs, library,
     screen::{Ink, Screen},
     text, units,
 };
-use crate::store::Reader;
+use crate::{
+    model::CapabilityRecord,
+    store::Reader,
+    witness::{self, HookCost, Mode, Runs, Witness, WitnessOptions},
+};
 
 /// Prints the capability record of the latest start of a gateway.
 pub(super) fn run(reader: &Reader, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
@@ -14,16 +18,36 @@ pub(super) fn run(reader: &Reader, screen: &mut Screen<'_>) -> Result<Outcome, C
         screen.object(&started)?;
         return Ok(Outcome::Fine);
     }
-    let witness = &started.witness;
+    let time = format!("{} UTC", units::short_time(started.time));
+    let facts = [("gateway", started.gateway.to_string()), ("started", time)];
+    capability(&facts, &started.witness, screen)
+}
+
+/// Starts a witness here, and prints what it can see.
+pub(super) fn here(args: &WitnessArgs, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
+    let options = WitnessOptions { object: args.object.clone(), ..WitnessOptions::default() };
+    // `Auto` never fails: what is not possible is in the record.
+    let Ok(witness) = Witness::start(Mode::Auto, &options) else { return Ok(Outcome::Fine) };
+    if screen.json {
+        screen.object(witness.capability())?;
+        return Ok(Outcome::Fine);
+    }
+    capability(&[], witness.capability(), screen)
+}
+
+fn capability(
+    facts: &[(&str, String)],
+    witness: &CapabilityRecord,
+    screen: &mut Screen<'_>,
+) -> Result<Outcome, CliError> {
     let test = if witness.self_test { "passed" } else { "not passed" };
-    for (key, value) in [
-        ("gateway", started.gateway.to_string()),
-        ("started", format!("{} UTC", units::short_time(started.time))),
+    let own = [
         ("tier", format!("{:?}", witness.tier)),
         ("kernel", text::short(&witness.kernel, 120)),
         ("self-test", test.into()),
         ("reason", text::short(witness.reason.as_deref().unwrap_or("-"), 400)),
-    ] {
+    ];
+    for (key, value) in facts.iter().chain(&own) {
         screen.line(&format!("{key:10} {value}"))?;
     }
     if witness.hooks.is_empty() {
@@ -39,4 +63,43 @@ pub(super) fn run(reader: &Reader, screen: &mut Screen<'_>) -> Result<Outcome, C
     });
     screen.table(&["HOOK", "STATE"], rows.collect())?;
     Ok(Outcome::Fine)
+}
+
+/// Measures what each program costs here.
+pub(super) fn cost(args: &WitnessArgs, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
+    let costs = witness::measure(args.object.as_deref()).map_err(CliError::Cost)?;
+    if screen.json {
+        for cost in &costs {
+            screen.object(cost)?;
+        }
+        return Ok(Outcome::Fine);
+    }
+    let header =
+        ["HOOK", "INSTRUCTIONS", "BUDGET", "FOREIGN RUNS", "NS/RUN", "CHOSEN RUNS", "NS/RUN"];
+    screen.table(&header, costs.iter().map(row).collect())?;
+    screen.line("")?;
+    screen.line("About 50 ns of each run are the measurement's own.")?;
+    Ok(Outcome::Fine)
+}
+
+fn row(cost: &HookCost) -> Vec<(String, Ink)> {
+    let plain = |text: String| (text, Ink::Plain);
+    if let Some(error) = &cost.error {
+        let hook = plain(cost.hook.clone());
+        return vec![hook, (text::short(error, 200), Ink::Warn)];
+    }
+    let proved = cost.verified_instructions;
+    let ink = if proved > Some(cost.budget_instructions) { Ink::Bad } else { Ink::Plain };
+    let runs = |runs: Runs| {
+        let time = if runs.runs == 0 { "-".to_owned() } else { runs.ns_per_run.to_string() };
+        [plain(runs.runs.to_string()), plain(time)]
+    };
+    let mut row = vec![
+        plain(cost.hook.clone()),
+        (proved.map_or_else(|| "-".to_owned(), |count| count.to_string()), ink),
+        plain(cost.budget_instructions.to_string()),
+    ];
+    row.extend(runs(cost.foreign));
+    row.extend(runs(cost.chosen));
+    row
 }

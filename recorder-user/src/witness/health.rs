@@ -2,9 +2,7 @@
 //! the counts of what was lost, looked at four times a second.
 
 use std::{
-    io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, TcpListener, TcpStream},
-    os::fd::AsFd as _,
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -13,21 +11,21 @@ use std::{
     time::Duration,
 };
 
-use recorder_ebpf::{Storage, count, role};
+use recorder_ebpf::count;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::{
     clock::monotonic_ns,
+    heart::Heart,
     notices::Correlator,
-    probe::{Probe, chain},
-    sys,
+    probe::{Probe, is_counted_by},
     table::Table,
 };
 use crate::model::Timestamp;
 
 /// How often the witness is looked at.
-const INTERVAL: Duration = Duration::from_millis(250);
+pub(super) const INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long a beat's notice may take through the ring, besides the drain thread's own interval.
 const NOTICE_DEADLINE: Duration = Duration::from_millis(500);
@@ -47,6 +45,13 @@ pub enum Trouble {
     },
     /// What went through the heartbeat's connection was not counted. Lasts.
     HeartbeatMissed,
+    /// The kernel left a program out, since it was interrupted in itself. An instant.
+    RunsMissed {
+        /// The program's hook.
+        hook: String,
+        /// How many runs since the last look.
+        runs: u64,
+    },
     /// Notices do not come through: the ring is not drained. Totals stay exact. Lasts.
     NoticesStopped,
     /// The full ring did not take notices; totals stay exact. An instant.
@@ -69,8 +74,12 @@ pub enum Trouble {
 
 impl Trouble {
     /// Whether totals of witnessed sockets cannot be relied on while it lasts.
-    const fn spoils_totals(&self) -> bool {
-        matches!(self, Self::HookLost { .. } | Self::HeartbeatMissed)
+    fn spoils_totals(&self) -> bool {
+        match self {
+            Self::HookLost { hook } | Self::RunsMissed { hook, .. } => is_counted_by(hook),
+            Self::HeartbeatMissed => true,
+            _ => false,
+        }
     }
 
     /// Whether it goes on until it is over.
@@ -146,6 +155,12 @@ impl State {
         ended.into_iter().for_each(|trouble| self.tell(trouble, true));
     }
 
+    /// Takes in a trouble that does not last.
+    fn instant(&self, trouble: Trouble) {
+        self.locked().spoiled += u64::from(trouble.spoils_totals());
+        self.tell(trouble, false);
+    }
+
     fn tell(&self, trouble: Trouble, over: bool) {
         if over {
             tracing::info!(?trouble, "the witness recovered");
@@ -170,6 +185,14 @@ pub(super) struct Watched {
     pub(super) drain_interval: Duration,
 }
 
+impl Watched {
+    /// How long a notice may take through the ring.
+    fn deadline_ns(&self) -> u64 {
+        let deadline = NOTICE_DEADLINE.saturating_add(self.drain_interval);
+        u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
 /// The thread that looks. Dropping it ends and joins it.
 pub(super) struct Monitor {
     stop: Arc<AtomicBool>,
@@ -185,13 +208,16 @@ impl Monitor {
     pub(super) fn start(watched: Watched, state: Arc<State>, beats: bool) -> io::Result<Self> {
         let heart = if beats { Some(Heart::new(&watched.probe)?) } else { None };
         let stop = Arc::new(AtomicBool::new(false));
-        let mut round = Round { losses: losses(&watched), watched, state, heart };
+        let misses = watched.probe.misses().map(|(_, runs)| runs).collect();
+        let mut round = Round { losses: losses(&watched), misses, watched, state, heart };
+        // The first look is now: the heartbeat's sockets get their slots before the gateway's.
+        round.look();
         let thread = thread::Builder::new().name("witness-health".to_owned()).spawn({
             let stop = Arc::clone(&stop);
             move || {
                 while !stop.load(Ordering::Acquire) {
-                    round.look();
                     thread::park_timeout(INTERVAL);
+                    round.look();
                 }
             }
         })?;
@@ -217,6 +243,8 @@ struct Round {
     state: Arc<State>,
     heart: Option<Heart>,
     losses: Losses,
+    /// How often each program was left out, at the last look.
+    misses: Vec<u64>,
 }
 
 impl Round {
@@ -229,7 +257,8 @@ impl Round {
             if !heart.beat(&self.watched.table) {
                 troubles.push(Trouble::HeartbeatMissed);
             }
-            notices_stopped |= heart.waits_too_long(&self.watched);
+            let seen = self.watched.correlator.beats();
+            notices_stopped |= heart.waits_too_long(seen, self.watched.deadline_ns());
         }
         if notices_stopped {
             troubles.push(Trouble::NoticesStopped);
@@ -238,74 +267,28 @@ impl Round {
         let losses = losses(&self.watched);
         let before = std::mem::replace(&mut self.losses, losses);
         for trouble in losses.since(before) {
-            self.state.tell(trouble, false);
+            self.state.instant(trouble);
         }
+        for trouble in self.missed_runs() {
+            self.state.instant(trouble);
+        }
+    }
+
+    fn missed_runs(&mut self) -> Vec<Trouble> {
+        let mut troubles = vec![];
+        for ((hook, now), before) in self.watched.probe.misses().zip(&mut self.misses) {
+            let runs = now.saturating_sub(*before);
+            if runs > 0 {
+                troubles.push(Trouble::RunsMissed { hook: hook.to_owned(), runs });
+            }
+            *before = now;
+        }
+        troubles
     }
 
     fn drain_stands_still(&self) -> bool {
         let looked = self.watched.pulse_ns.load(Ordering::Relaxed);
-        looked != 0 && monotonic_ns().saturating_sub(looked) > deadline_ns(&self.watched)
-    }
-}
-
-fn deadline_ns(watched: &Watched) -> u64 {
-    let deadline = NOTICE_DEADLINE.saturating_add(watched.drain_interval);
-    u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// A connection of the witness to itself, through which one byte goes at each look.
-struct Heart {
-    near: TcpStream,
-    far: TcpStream,
-    near_cookie: u64,
-    far_cookie: u64,
-    /// Bytes that the kernel side counted so far, at either end.
-    counted: [u64; 2],
-    /// The total whose notice is waited for, and since when.
-    waits: Option<(u64, u64)>,
-}
-
-impl Heart {
-    fn new(probe: &Probe) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let near = TcpStream::connect(listener.local_addr()?)?;
-        let (far, _) = listener.accept()?;
-        for stream in [&near, &far] {
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(INTERVAL))?;
-            stream.set_write_timeout(Some(INTERVAL))?;
-            let storage = Storage { role: role::HEARTBEAT, ..Storage::default() };
-            let adopted = probe.adopt(stream.as_fd(), storage);
-            adopted.map_err(|error| io::Error::other(chain(&error)))?;
-        }
-        let (near_cookie, far_cookie) = (sys::cookie(near.as_fd())?, sys::cookie(far.as_fd())?);
-        Ok(Self { near, far, near_cookie, far_cookie, counted: [0; 2], waits: None })
-    }
-
-    /// Sends a byte. False when the kernel side did not count it at both ends.
-    fn beat(&mut self, table: &Table) -> bool {
-        let passed = self.near.write_all(&[1]).and_then(|()| self.far.read_exact(&mut [0]));
-        if let Err(error) = passed {
-            tracing::warn!(%error, "the heartbeat's own connection broke");
-            return false;
-        }
-        let sent = table.read(self.near_cookie).map_or(0, |slot| slot.sent_bytes);
-        let received = table.read(self.far_cookie).map_or(0, |slot| slot.received_bytes);
-        let before = std::mem::replace(&mut self.counted, [sent, received]);
-        if self.waits.is_none() && sent > before[0] {
-            self.waits = Some((sent, monotonic_ns()));
-        }
-        self.counted == before.map(|bytes| bytes + 1)
-    }
-
-    /// Whether the notice of an earlier beat is overdue.
-    fn waits_too_long(&mut self, watched: &Watched) -> bool {
-        let Some((beat, since_ns)) = self.waits else { return false };
-        if watched.correlator.beats() >= beat {
-            self.waits = None;
-            return false;
-        }
-        monotonic_ns().saturating_sub(since_ns) > deadline_ns(watched)
+        looked != 0 && monotonic_ns().saturating_sub(looked) > self.watched.deadline_ns()
     }
 }
 
@@ -352,12 +335,14 @@ mod tests {
         let state = State::new();
         let mut events = state.take_events().expect("the first to ask");
         assert!(state.take_events().is_none(), "there is one consumer");
-        let lost = Trouble::HookLost { hook: "connect4".to_owned() };
+        let lost = Trouble::HookLost { hook: "sock_send_length".to_owned() };
         state.lasting(vec![lost.clone()]);
         state.lasting(vec![lost.clone()]);
         assert!(!state.health().is_fine());
         state.lasting(vec![Trouble::NoticesStopped]);
         assert!(state.health().is_fine(), "totals do not depend on notices");
+        let blind = Trouble::HookLost { hook: "connect4".to_owned() };
+        assert!(!blind.spoils_totals(), "nor on who connects");
         assert_eq!(state.health().spoiled, 1);
         let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok())
             .map(|event| (event.trouble, event.over))

@@ -11,11 +11,11 @@
 //! with a reason and a count. It does not defend against the node's root, nor against the gateway itself.
 
 use std::{
-    fs, io,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -25,7 +25,8 @@ use recorder_ebpf::{RingRecord, SLOTS, count};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::model::{CapabilityRecord, HookState, Tier, Timestamp};
+use self::programs::Ebpf;
+use crate::model::{CapabilityRecord, Timestamp};
 
 mod account;
 mod addresses;
@@ -34,13 +35,16 @@ pub mod cgroup;
 mod clock;
 mod drain;
 mod health;
+mod heart;
 mod notices;
 pub mod origin;
 mod probe;
+mod programs;
 mod selection;
 mod self_test;
 mod socket;
 mod socket_list;
+mod start;
 mod stats;
 mod sys;
 mod table;
@@ -51,7 +55,9 @@ pub use addresses::local_addresses;
 pub use clock::{Clocks, monotonic_ns};
 pub use health::{Health, HealthEvent, Trouble};
 pub use notices::Loss;
-pub use probe::{HookCost, LoadProbeError, MeasureCostError, measure, object::FindObjectError};
+pub use probe::{
+    HookCost, LoadProbeError, MeasureCostError, Runs, measure, object::FindObjectError,
+};
 pub use selection::{
     EndpointAddress, EndpointKind, Identity, SelectError, Selection, netns_cookie,
 };
@@ -163,231 +169,7 @@ impl Means {
     }
 }
 
-/// The programs of this process, and who looks after what they tell.
-struct Ebpf {
-    // Declared first, dropped first: the threads end before the programs are detached.
-    monitor: Option<health::Monitor>,
-    drain: drain::Drain,
-    probe: Arc<probe::Probe>,
-    table: Arc<Table>,
-    selection: Selection,
-    chooses: bool,
-    identity: Option<Identity>,
-    correlator: Arc<notices::Correlator>,
-    hears: Mutex<Option<mpsc::Receiver<RingRecord>>>,
-    state: Arc<health::State>,
-    malformed: Arc<AtomicU64>,
-    pulse_ns: Arc<AtomicU64>,
-    drain_interval: Duration,
-}
-
-impl Ebpf {
-    fn start(loaded: probe::Loaded, options: &WitnessOptions) -> io::Result<Self> {
-        let (correlator, hears) = notices::Correlator::new();
-        let correlator = Arc::new(correlator);
-        let (malformed, pulse_ns) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
-        let source = drain::Source {
-            ring: loaded.ring,
-            log: loaded.log,
-            pulse_ns: Arc::clone(&pulse_ns),
-            malformed: Arc::clone(&malformed),
-            interval: options.drain_interval,
-        };
-        let drain = drain::Drain::start(source, Arc::clone(&correlator))?;
-        let probe = Arc::new(loaded.probe);
-        Ok(Self {
-            monitor: None,
-            drain,
-            selection: Selection::new(Arc::clone(&probe)),
-            probe,
-            table: Arc::new(loaded.table),
-            chooses: probe::chooses(&loaded.hooks),
-            identity: None,
-            correlator,
-            hears: Mutex::new(Some(hears)),
-            state: Arc::new(health::State::new()),
-            malformed,
-            pulse_ns,
-            drain_interval: options.drain_interval,
-        })
-    }
-
-    fn hears(&self) -> MutexGuard<'_, Option<mpsc::Receiver<RingRecord>>> {
-        self.hears.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// From now on the witness's health is looked after. `beats` where the programs count bytes.
-    fn monitor(&mut self, beats: bool) -> io::Result<()> {
-        let watched = health::Watched {
-            probe: Arc::clone(&self.probe),
-            table: Arc::clone(&self.table),
-            correlator: Arc::clone(&self.correlator),
-            pulse_ns: Arc::clone(&self.pulse_ns),
-            drain_interval: self.drain_interval,
-        };
-        self.monitor = Some(health::Monitor::start(watched, Arc::clone(&self.state), beats)?);
-        Ok(())
-    }
-}
-
 impl Witness {
-    /// Starts the witness and tests it on a loopback connection. With [`Mode::Auto`] this never fails: what
-    /// is not possible is told in [`Witness::capability`].
-    ///
-    /// # Errors
-    /// Only with [`Mode::Ebpf`], when the kernel does not allow it.
-    pub fn start(mode: Mode, options: &WitnessOptions) -> Result<Self, StartWitnessError> {
-        match mode {
-            Mode::Off => Ok(Self::off()),
-            Mode::TcpInfo => Ok(Self::tcp_info(vec![], "TCP_INFO by configuration".to_owned())),
-            Mode::Ebpf => Self::ebpf(options).map_err(|refused| refused.error),
-            Mode::Auto => Ok(Self::ebpf(options).unwrap_or_else(|refused| {
-                let reason = probe::chain(&refused.error);
-                tracing::warn!(%reason, "no eBPF witness, TCP_INFO takes its place");
-                match refused.programs {
-                    Some(programs) => Self::choosing_only(programs, refused.hooks, reason),
-                    None => Self::tcp_info(refused.hooks, reason),
-                }
-            })),
-        }
-    }
-
-    fn ebpf(options: &WitnessOptions) -> Result<Self, Refused> {
-        if !options.slots.is_power_of_two() {
-            let error = StartWitnessError::Slots(options.slots);
-            return Err(Refused { error, hooks: vec![], programs: None });
-        }
-        let load = probe::LoadOptions {
-            object: options.object.as_deref(),
-            ring_bytes: options.ring_bytes,
-            slots: options.slots,
-            leave_out: &options.leave_out,
-        };
-        let mut loaded = probe::load(&load).map_err(|error| Refused {
-            error: error.into(),
-            hooks: vec![],
-            programs: None,
-        })?;
-        let hooks = std::mem::take(&mut loaded.hooks);
-        loaded.hooks.clone_from(&hooks);
-        let counts = probe::counts_bytes(&hooks);
-        let threads = |error| Refused {
-            error: StartWitnessError::Threads(error),
-            hooks: hooks.clone(),
-            programs: None,
-        };
-        let programs = Box::new(Ebpf::start(loaded, options).map_err(threads)?);
-        if !counts {
-            let errors = hooks.iter().filter_map(|hook| Some((&hook.hook, hook.error.as_ref()?)));
-            let errors: Vec<_> = errors.map(|(hook, error)| format!("{hook}: {error}")).collect();
-            let error = StartWitnessError::Hooks(errors.join("; "));
-            let programs = programs.chooses.then_some(programs);
-            return Err(Refused { error, hooks, programs });
-        }
-        let mut witness = Self::new(Tier::T1, hooks.clone(), None, Means::Ebpf(programs));
-        if let Err(why) = self_test::run(&witness) {
-            let error = StartWitnessError::SelfTest(why);
-            return Err(Refused { error, hooks, programs: None });
-        }
-        witness.passed_self_test();
-        witness.begin(true).map_err(threads)?;
-        Ok(witness)
-    }
-
-    /// Programs that only choose and tell: TCP's own counters stand for the gateway's sockets.
-    fn choosing_only(programs: Box<Ebpf>, hooks: Vec<HookState>, reason: String) -> Self {
-        let means = Means::TcpInfo(Some(programs));
-        let mut witness = Self::new(Tier::T4, hooks.clone(), Some(reason.clone()), means);
-        let tested = self_test::run(&witness).is_ok();
-        if tested {
-            witness.passed_self_test();
-        }
-        match witness.begin(false) {
-            Ok(()) if tested => witness,
-            _ => Self::tcp_info(hooks, reason),
-        }
-    }
-
-    fn tcp_info(hooks: Vec<HookState>, reason: String) -> Self {
-        let means = Means::TcpInfo(None);
-        let mut witness = Self::new(Tier::T5, hooks.clone(), Some(reason.clone()), means);
-        match self_test::run(&witness) {
-            Ok(()) => {
-                witness.passed_self_test();
-                witness
-            }
-            Err(why) => {
-                tracing::warn!(%why, "TCP_INFO failed its self-test: accounts will be unwitnessed");
-                let reason = format!("{reason}; TCP_INFO failed its self-test: {why}");
-                Self::new(Tier::T5, hooks, Some(reason), Means::TcpInfo(None))
-            }
-        }
-    }
-
-    fn off() -> Self {
-        Self::new(Tier::Off, vec![], Some("switched off by configuration".to_owned()), Means::Off)
-    }
-
-    /// A witness over the table of another process's programs, by a descriptor that it passed: reads only,
-    /// needs no right. Sockets that those programs did not choose are unwitnessed. `capability` is the other
-    /// process's record of what its programs can see.
-    ///
-    /// # Errors
-    /// When the descriptor is no such table.
-    pub fn over_table(slots: &OwnedFd, capability: CapabilityRecord) -> io::Result<Self> {
-        let table = Table::map(slots.as_fd())?;
-        Ok(Self::with(capability, Means::Table(table)))
-    }
-
-    fn new(tier: Tier, hooks: Vec<HookState>, reason: Option<String>, means: Means) -> Self {
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let kernel = kernel.trim().to_owned();
-        Self::with(CapabilityRecord { tier, kernel, hooks, self_test: false, reason }, means)
-    }
-
-    fn with(capability: CapabilityRecord, means: Means) -> Self {
-        let zero = AtomicU64::default;
-        Self {
-            shared: Arc::new(Shared {
-                capability,
-                means,
-                anchor: clock::Anchor::new(),
-                adopted: zero(),
-                closed: zero(),
-                unwitnessed: zero(),
-                unread_totals: zero(),
-            }),
-        }
-    }
-
-    fn passed_self_test(&mut self) {
-        // The test's sockets are gone, so that this is the only handle.
-        if let Some(shared) = Arc::get_mut(&mut self.shared) {
-            shared.capability.self_test = true;
-        }
-    }
-
-    /// Tests how the programs choose sockets, and begins to look after the witness's health. Hooks that choose
-    /// wrongly are told, and not used.
-    fn begin(&mut self, beats: bool) -> io::Result<()> {
-        let Some(shared) = Arc::get_mut(&mut self.shared) else { return Ok(()) };
-        let ebpf = match &mut shared.means {
-            Means::Ebpf(ebpf) | Means::TcpInfo(Some(ebpf)) => ebpf,
-            Means::Table(_) | Means::TcpInfo(None) | Means::Off => return Ok(()),
-        };
-        if ebpf.chooses {
-            match self_test::chosen(ebpf) {
-                Ok(identity) => ebpf.identity = Some(identity),
-                Err(why) => {
-                    tracing::warn!(%why, "the programs choose sockets wrongly: not used for that");
-                    ebpf.chooses = false;
-                    probe::failed_test(&mut shared.capability.hooks, &why);
-                }
-            }
-        }
-        ebpf.monitor(beats)
-    }
-
     /// Whether a hook is attached.
     fn attached(&self, hook: &str) -> bool {
         self.shared.capability.hooks.iter().any(|one| one.hook == hook && one.error.is_none())
@@ -499,12 +281,4 @@ impl Witness {
         }
         stats
     }
-}
-
-/// eBPF is not to be had; what was tried is told all the same.
-struct Refused {
-    error: StartWitnessError,
-    hooks: Vec<HookState>,
-    /// Programs that choose sockets, where those that count are refused.
-    programs: Option<Box<Ebpf>>,
 }

@@ -11,7 +11,8 @@ use std::{
 use recorder_ebpf::{ConnectionNotice, RingRecord, kind, role};
 
 use super::{
-    Ebpf, EndpointAddress, EndpointKind, Identity, KernelTotals, Means, SocketWitness, Witness, sys,
+    EndpointAddress, EndpointKind, Identity, KernelTotals, Means, SocketWitness, Witness,
+    programs::Ebpf, sys,
 };
 
 /// Sizes in both directions: single bytes, odd ones, one above a page.

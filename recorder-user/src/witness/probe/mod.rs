@@ -22,7 +22,7 @@ mod cost;
 pub(super) mod object;
 mod pod;
 
-pub use cost::{HookCost, MeasureCostError, measure};
+pub use cost::{HookCost, MeasureCostError, Runs, measure};
 
 /// The kernel does not take the programs.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +74,7 @@ pub(super) struct Probe {
     owners: Mutex<HashMap<MapData, u32, u32>>,
     slots: MapData,
     links: Vec<attach::Link>,
+    loaded: Vec<attach::Loaded>,
     programs: Ebpf,
 }
 
@@ -119,6 +120,7 @@ pub(super) fn load(options: &LoadOptions<'_>) -> Result<Loaded, LoadProbeError> 
         Ok(mut logger) if level > 0 => Some(Box::new(move || logger.flush()) as FlushLog),
         _ => None,
     };
+    let ring = typed(name::NOTICES, take(&mut programs, name::NOTICES)?)?;
     let probe = Probe {
         lookups: typed(name::SOCKETS, second_handle(&programs, name::SOCKETS)?)?,
         adoptions: taken(&mut programs, name::SOCKETS)?,
@@ -129,16 +131,20 @@ pub(super) fn load(options: &LoadOptions<'_>) -> Result<Loaded, LoadProbeError> 
         owners: taken(&mut programs, name::OWNERS)?,
         slots,
         links: attach::links(&programs).map_err(LoadProbeError::Links)?,
+        loaded: attach::loaded(&programs),
         programs,
     };
-    let mut probe = probe;
-    let ring = typed(name::NOTICES, take(&mut probe.programs, name::NOTICES)?)?;
     Ok(Loaded { probe, table, ring: NoticeRing { ring }, log, hooks })
 }
 
 /// Whether the hooks that count are all attached.
 pub(super) fn counts_bytes(hooks: &[HookState]) -> bool {
     all_attached(hooks, &attach::NEEDED)
+}
+
+/// Whether totals depend on a hook.
+pub(super) fn is_counted_by(hook: &str) -> bool {
+    attach::NEEDED.contains(&hook)
 }
 
 /// Whether the hooks that choose sockets are all attached.
@@ -155,7 +161,7 @@ pub(super) fn failed_test(hooks: &mut [HookState], why: &str) {
 
 fn all_attached(hooks: &[HookState], wanted: &[&str]) -> bool {
     let attached = |hook: &&str| hooks.iter().any(|h| h.hook == **hook && h.error.is_none());
-    wanted.iter().all(|hook| attached(&hook))
+    wanted.iter().all(attached)
 }
 
 fn take(programs: &mut Ebpf, map: &'static str) -> Result<Map, LoadProbeError> {
@@ -244,6 +250,11 @@ impl Probe {
     /// The hooks whose programs somebody cut off.
     pub(super) fn lost_hooks(&self) -> impl Iterator<Item = &str> {
         self.links.iter().filter(|link| !link.holds()).map(|link| &*link.hook)
+    }
+
+    /// How often the kernel left each program out so far.
+    pub(super) fn misses(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.loaded.iter().map(|program| (&*program.hook, program.misses()))
     }
 
     /// The descriptor of the table, to be passed on.

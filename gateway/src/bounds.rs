@@ -87,6 +87,8 @@ pub const SESSIONS_PER_PRINCIPAL_MAX: usize = 1_000;
 pub const CLIENTS_QUEUE: usize = 4_096;
 /// Sessions that a connection's record names.
 pub const CONNECTION_SESSIONS_MAX: usize = 64;
+/// Exchanges of which a connection's record says where their response ended.
+pub const CONNECTION_ENDS_MAX: usize = 64;
 /// Objects that an exchange's record names; more are counted.
 pub const OBJECTS_MAX: usize = 256;
 /// Refusals without an identity that are recorded one by one, per second and client address; the

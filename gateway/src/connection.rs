@@ -8,16 +8,16 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, OnceLock, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf as _, Bytes};
 use recorder_user::{
-    model::{ConnectionClosed, Record, SessionId, SocketEvidence, Timestamp},
+    model::{ConnectionClosed, ExchangeId, Record, SessionId, SocketEvidence, Timestamp},
     store::Recorder,
-    witness::{self, Role, SocketWitness, Witness},
+    witness::{self, Looks, Role, Sample, SightMark, SocketWitness, View, Witness},
 };
 use std::os::fd::AsFd as _;
 use tokio::{
@@ -27,6 +27,7 @@ use tokio::{
 
 use crate::{
     bounds::{CONNECTION_SESSIONS_MAX, READ_AHEAD_BYTES},
+    passage::{Beginnings, Passage, Traffic},
     upgrade::long_target::LongTarget,
 };
 
@@ -65,14 +66,28 @@ pub struct Connection {
     witness: SocketWitness,
     input: Flow,
     output: Flow,
+    /// What the latest read gave.
+    last_read: AtomicU64,
+    /// A read gave the end of what the peer sends.
+    saw_end: AtomicBool,
     plain_in: AtomicU64,
     plain_out: AtomicU64,
     exchanges: AtomicU64,
-    sessions: Mutex<Vec<SessionId>>,
+    traffic: Traffic,
+    carried: Mutex<Carried>,
+    /// How well the witness saw when it began to watch the socket.
+    adopted: SightMark,
     /// The target of the connection's first request, where that is too long for hyper.
     long_target: Mutex<Option<LongTarget>>,
     /// The last look, taken before the socket was closed: exchanges may outlive it by a moment.
     last: OnceLock<SocketEvidence>,
+}
+
+/// What a connection notes of its exchanges.
+#[derive(Default)]
+struct Carried {
+    sessions: Vec<SessionId>,
+    beginnings: Beginnings,
 }
 
 impl Connection {
@@ -88,16 +103,75 @@ impl Connection {
         self.peer
     }
 
-    /// Notes that an exchange of this session used the connection. Gives the session when it is new to it.
-    pub fn carries(&self, session: Option<SessionId>) -> Option<SessionId> {
+    /// Notes that an exchange of this session uses the connection. Gives the session when it is new to it.
+    pub fn carries(
+        &self,
+        session: Option<SessionId>,
+        exchange: ExchangeId,
+        passage: &Passage,
+    ) -> Option<SessionId> {
         self.exchanges.fetch_add(1, Ordering::Relaxed);
+        let mut carried = self.carried.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if self.role == Role::Client {
+            carried.beginnings.note(passage.beginning(exchange));
+        }
         let session = session?;
-        let mut sessions = self.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if sessions.len() >= CONNECTION_SESSIONS_MAX || sessions.contains(&session) {
+        if carried.sessions.len() >= CONNECTION_SESSIONS_MAX || carried.sessions.contains(&session)
+        {
             return None;
         }
-        sessions.push(session);
+        carried.sessions.push(session);
         Some(session)
+    }
+
+    /// The connection's exchanges.
+    #[must_use]
+    pub const fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// How well the witness saw when it began to watch the socket.
+    #[must_use]
+    pub const fn adopted(&self) -> SightMark {
+        self.adopted
+    }
+
+    /// Where the connection stands, by the kernel's count and by ours: without a system call.
+    #[must_use]
+    pub fn look(&self) -> Sample {
+        Sample {
+            at_ns: witness::monotonic_ns(),
+            gateway_in_bytes: self.input.bytes.load(Ordering::SeqCst),
+            gateway_out_bytes: self.output.bytes.load(Ordering::SeqCst),
+            kernel: self.witness.sample(),
+        }
+    }
+
+    /// From now on bytes belong to requests: the TLS handshake is over. The read that brought its last bytes
+    /// may have brought the first request too, so that is where the first request begins.
+    pub fn begins(&self) {
+        let last_read = self.last_read.load(Ordering::Relaxed);
+        let mut look = self.look();
+        look.gateway_in_bytes = look.gateway_in_bytes.saturating_sub(last_read);
+        if let Some(kernel) = &mut look.kernel {
+            kernel.in_bytes = kernel.in_bytes.saturating_sub(last_read);
+        }
+        self.traffic.floor(&look);
+    }
+
+    /// Notes what a read gave.
+    fn read(&self, bytes: usize) {
+        self.last_read.store(bytes as u64, Ordering::Relaxed);
+        if bytes == 0 {
+            self.saw_end.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// [`Self::evidence`], with the part that an exchange had of it.
+    #[must_use]
+    pub fn evidence_of(&self, looks: &Looks) -> SocketEvidence {
+        let span = Some(looks.span(|ns| self.witness.wall(ns)));
+        SocketEvidence { span, ..self.evidence() }
     }
 
     /// Notes the target that was taken out of the first request.
@@ -122,13 +196,13 @@ impl Connection {
             return self.last.get().cloned().unwrap_or_else(|| self.counted());
         };
         for _ in 0..TRIES {
-            let (evidence, quiet) = self.look(&socket);
+            let (evidence, quiet) = self.compared(&socket);
             if quiet == (true, true) {
                 return evidence;
             }
             std::thread::yield_now();
         }
-        let (mut evidence, quiet) = self.look(&socket);
+        let (mut evidence, quiet) = self.compared(&socket);
         let ahead = |ours: u64, kernel: Option<u64>| kernel.map_or(ours, |kernel| kernel.max(ours));
         if !quiet.0 {
             evidence.gateway_in_bytes = ahead(evidence.gateway_in_bytes, evidence.kernel_in_bytes);
@@ -140,8 +214,8 @@ impl Connection {
         evidence
     }
 
-    /// Both counts, and whether each direction (in, out) stood still while they were taken.
-    fn look(&self, socket: &TcpStream) -> (SocketEvidence, (bool, bool)) {
+    /// Evidence, and whether each direction (in, out) stood still while they were taken.
+    fn compared(&self, socket: &TcpStream) -> (SocketEvidence, (bool, bool)) {
         let before = (self.input.quiet(), self.output.quiet());
         let mut evidence = self.counted();
         if let Some(kernel) = self.witness.totals(socket.as_fd()) {
@@ -167,9 +241,34 @@ impl Connection {
         }
     }
 
+    /// The last look before the socket is closed, which TCP's own counters are part of.
+    fn last_evidence(&self, look: Sample) -> SocketEvidence {
+        let none = Sample::default();
+        let from = Sample { kernel: look.kernel.map(|_| Default::default()), ..none };
+        let all = Looks { from, head: from, to: look, interleaved: false };
+        let mut evidence = self.evidence_of(&all);
+        let socket = self.socket.upgrade();
+        let saw_end = self.saw_end.load(Ordering::Relaxed);
+        let tcp = socket.and_then(|socket| self.witness.tcp_totals(socket.as_fd(), saw_end));
+        if let Some(tcp) = tcp {
+            evidence.tcp_in_bytes = Some(tcp.in_bytes);
+            evidence.tcp_out_bytes = Some(tcp.out_bytes);
+            evidence.unread_bytes = Some(tcp.unread_bytes);
+        }
+        evidence
+    }
+
     fn closed(&self, witness: &Witness) -> ConnectionClosed {
-        let evidence = self.last.get_or_init(|| self.evidence()).clone();
-        let account = witness::compare_socket(self.role, &evidence, witness.capability());
+        let look = self.look();
+        let evidence = self.last.get_or_init(|| self.last_evidence(look)).clone();
+        let happened = witness.sight().since(self.adopted);
+        let view = View {
+            capability: witness.capability(),
+            disturbed: happened.disturbed,
+            blind: happened.blind.as_deref(),
+        };
+        let account = witness::compare_socket(self.role, &evidence, view);
+        let carried = self.carried.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         ConnectionClosed {
             time: Timestamp::now(),
             role: self.role.as_str().to_owned(),
@@ -177,11 +276,8 @@ impl Connection {
             evidence,
             account,
             exchanges: self.exchanges.load(Ordering::Relaxed),
-            sessions: self
-                .sessions
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .clone(),
+            sessions: carried.sessions.clone(),
+            ends: carried.beginnings.ends(&look, |ns| self.witness.wall(ns)),
         }
     }
 }
@@ -208,6 +304,8 @@ impl WitnessedTcp {
         recorder: &Recorder,
         on_close: Arc<dyn Fn(&ConnectionClosed) + Send + Sync>,
     ) -> Self {
+        // Before it is watched: what happens between counts.
+        let adopted = witness.sight().mark();
         let socket = witness.adopt(stream.as_fd());
         let stream = Arc::new(stream);
         let connection = Arc::new(Connection {
@@ -217,10 +315,14 @@ impl WitnessedTcp {
             witness: socket,
             input: Flow::default(),
             output: Flow::default(),
+            last_read: AtomicU64::new(0),
+            saw_end: AtomicBool::new(false),
             plain_in: AtomicU64::new(0),
             plain_out: AtomicU64::new(0),
             exchanges: AtomicU64::new(0),
-            sessions: Mutex::new(Vec::new()),
+            traffic: Traffic::default(),
+            carried: Mutex::default(),
+            adopted,
             long_target: Mutex::new(None),
             last: OnceLock::new(),
         });
@@ -286,6 +388,7 @@ impl WitnessedTcp {
                 let own = io::IoSliceMut::new(buf.initialize_unfilled());
                 self.stream.try_read_vectored(&mut [own, io::IoSliceMut::new(rest)])
             })?;
+            self.connection.read(read);
             buf.advance(read.min(asked));
             Ok(Bytes::copy_from_slice(&scratch[..read.saturating_sub(asked)]))
         })

@@ -14,6 +14,7 @@ use recorder_user::{
     },
     redact,
     store::Need,
+    witness::SightMark,
 };
 
 use crate::{
@@ -24,6 +25,7 @@ use crate::{
     gateway::{Cluster, Gateway},
     identify::{self, Identity},
     open,
+    passage::Passage,
     refuse::Refused,
     sessions::{Session, SessionUse},
     tap::micros,
@@ -54,6 +56,10 @@ pub struct Draft {
     pub id: ExchangeId,
     /// When its head was received.
     pub received: Instant,
+    /// Its use of the client's connection.
+    pub passage: Passage,
+    /// How well the witness saw when it began.
+    pub sight: SightMark,
     /// The record of intent, as far as it is known.
     pub opened: ExchangeOpened,
     /// Whether the client asks to leave HTTP.
@@ -71,12 +77,12 @@ pub async fn serve(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let upgraded = attribute::is_upgrade(request.headers());
-    let mut draft = Draft::new(&client, upgraded);
+    let mut draft = Draft::new(&gateway, &client, upgraded);
     let long_target = client.take_long_target();
     let mut response = match authorized(&gateway, &request, long_target, &mut draft).await {
         Ok(authorized) => {
             joined(&gateway, &client, &draft);
-            carry(gateway, client, request, draft, authorized).await
+            carry(gateway, request, draft, authorized).await
         }
         Err(refused) => {
             joined(&gateway, &client, &draft);
@@ -91,13 +97,15 @@ pub async fn serve(
 
 /// The first time that a session comes through a connection its client is looked for.
 fn joined(gateway: &Gateway, client: &Connection, draft: &Draft) {
-    if let Some(session) = client.carries(draft.opened.session) {
+    if let Some(session) = client.carries(draft.opened.session, draft.id, &draft.passage) {
         gateway.bypass.used(session, client.peer());
     }
 }
 
 impl Draft {
-    fn new(client: &Connection, upgraded: bool) -> Self {
+    fn new(gateway: &Gateway, client: &Arc<Connection>, upgraded: bool) -> Self {
+        let passage = Passage::accepted(client);
+        let sight = gateway.witness.sight().mark();
         let id = ExchangeId::new();
         let opened = ExchangeOpened {
             exchange: id,
@@ -107,7 +115,8 @@ impl Draft {
             ..ExchangeOpened::default()
         };
         let timing = Timing::default();
-        Self { id, received: Instant::now(), opened, upgraded, session: None, timing }
+        let (received, session) = (Instant::now(), None);
+        Self { id, received, passage, sight, opened, upgraded, session, timing }
     }
 }
 
@@ -209,12 +218,11 @@ fn decodable(offer: &Offer, draft: &Draft) -> Result<(), Refused> {
 
 async fn carry(
     gateway: Arc<Gateway>,
-    client: Arc<Connection>,
     request: Request<Incoming>,
     draft: Draft,
     authorized: Authorized,
 ) -> Response<Body> {
-    match open::open(&gateway, &client, request, draft, authorized).await {
+    match open::open(&gateway, request, draft, authorized).await {
         Ok(opened) => forward::forward(&gateway, opened).await,
         Err(refused) => refused.response(),
     }

@@ -18,10 +18,10 @@ use recorder_user::{
 use crate::{
     body::Body,
     bounds::FORWARD_TRIES,
-    connection::Connection,
     gateway::Gateway,
     headers::{self, Provenance},
     open::Opened,
+    passage::Passage,
     refuse::Refused,
     settle::Exchange,
     tap::{Cut, Live, Recording, RequestBody, RequestCut, ResponseTap, Returned, Shared, lock},
@@ -59,9 +59,8 @@ pub async fn forward(gateway: &Arc<Gateway>, mut opened: Opened) -> Response<Bod
         sent = upstream.send(head.request(body), class).await;
     }
     match sent {
-        Ok((response, lease)) => {
-            let connection = Arc::clone(lease.connection());
-            respond(gateway, opened, response, connection, Some(lease)).await
+        Ok((response, lease, passage)) => {
+            respond(gateway, opened, response, passage, Some(lease)).await
         }
         Err(error) => {
             let sent = matches!(error, SendError::Lost(_));
@@ -150,16 +149,15 @@ pub async fn respond(
     gateway: &Gateway,
     mut opened: Opened,
     response: Response<Incoming>,
-    connection: Arc<Connection>,
+    passage: Passage,
     lease: Option<Lease>,
 ) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
     headers::strip_response(&mut parts.headers);
-    connection.carries(Some(opened.exchange.session().id()));
     let head = redact::response_head(parts.status.as_u16(), &parts.headers);
     let plan = BodyPlan::response(&opened.info, &opened.head, &head, &opened.obligations);
     let content_type = head.header("content-type").map(str::to_owned);
-    opened.exchange.answered(connection, lease, head);
+    opened.exchange.answered(passage, lease, head);
     let bodyless = body.is_end_stream()
         || opened.method == Method::HEAD
         || matches!(parts.status.as_u16(), 204 | 304);

@@ -1,4 +1,5 @@
-//! Outcomes of streams that the store cut: kept until it works again, so that an end record follows each.
+//! Outcomes of streams that the store cut, and changes of the witness meanwhile: kept until it works again, so
+//! that an end record follows each stream, and no blind time goes untold.
 
 use std::{
     collections::VecDeque,
@@ -21,14 +22,14 @@ pub struct LateOutcomes {
 }
 
 impl LateOutcomes {
-    /// Keeps an outcome that the store did not take.
+    /// Keeps a record that the store did not take.
     pub fn keep(&self, outcome: Record) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() < LATE_OUTCOMES_MAX {
             waiting.push_back(outcome);
         } else {
             // Its intent stays without an outcome, which says as much.
-            tracing::error!(exchange = ?outcome.exchange(), "too many outcomes wait for the store");
+            tracing::error!(exchange = ?outcome.exchange(), "too many records wait for the store");
         }
     }
 
@@ -47,7 +48,7 @@ impl LateOutcomes {
                     waiting.push_front(outcome);
                     break;
                 }
-                tracing::warn!(exchange = ?outcome.exchange(), "outcome recorded late");
+                tracing::warn!(exchange = ?outcome.exchange(), "recorded late");
             }
         }
     }

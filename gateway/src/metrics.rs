@@ -7,13 +7,15 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 use recorder_user::{
-    model::{AccountState, ConnectionClosed, ExchangeSettled, Timing},
+    model::{ConnectionClosed, ExchangeSettled, Timing, WitnessChanged},
     store::{RetentionHealth, StoreHealth},
     witness::WitnessStats,
 };
 
+mod evidence;
 mod sync_times;
 
+use evidence::Evidence;
 use sync_times::SyncTimes;
 
 use crate::{bypass::BypassStats, identify};
@@ -39,8 +41,7 @@ pub struct Metrics {
     record_bytes: IntCounterVec,
     store: GaugeVec,
     syncs: SyncTimes,
-    accounts: IntCounterVec,
-    unaccounted_bytes: IntCounterVec,
+    evidence: Evidence,
     witness: GaugeVec,
     bypasses: IntCounterVec,
     bypass_bytes: IntCounterVec,
@@ -127,18 +128,7 @@ impl Metrics {
                 &["what"],
             )?,
             syncs: SyncTimes::register(&registry)?,
-            accounts: counter(
-                &registry,
-                "decklog_witness_accounts_total",
-                "Accounts by state, of exchanges and of connections",
-                &["of", "state"],
-            )?,
-            unaccounted_bytes: counter(
-                &registry,
-                "decklog_witness_unaccounted_bytes_total",
-                "Bytes of gaps found when connections closed",
-                &["role"],
-            )?,
+            evidence: Evidence::register(&registry)?,
             witness: float_gauges(
                 &registry,
                 "decklog_witness_state",
@@ -226,7 +216,7 @@ impl Metrics {
                 .observe(seconds(timing.total.saturating_sub(timing.upstream)));
         }
         self.exchanges.with_label_values(&[cluster, verb, code, settled.effect.as_str()]).inc();
-        self.accounts.with_label_values(&["exchange", settled.account.state.as_str()]).inc();
+        self.evidence.settled(cluster, verb, settled);
         for (direction, body) in [("request", &settled.request), ("response", &settled.response)] {
             self.record_bytes.with_label_values(&[direction, "passed"]).inc_by(body.bytes);
             self.record_bytes.with_label_values(&[direction, "stored"]).inc_by(body.stored_bytes);
@@ -285,12 +275,12 @@ impl Metrics {
     /// A connection was closed, with its final account.
     pub fn connection_closed(&self, closed: &ConnectionClosed) {
         self.connections_open.with_label_values(&[&closed.role]).dec();
-        self.accounts.with_label_values(&["connection", closed.account.state.as_str()]).inc();
-        if closed.account.state == AccountState::Gap {
-            self.unaccounted_bytes
-                .with_label_values(&[&closed.role])
-                .inc_by(closed.account.gap_bytes);
-        }
+        self.evidence.closed(closed);
+    }
+
+    /// The witness lost something, or sees again.
+    pub fn witness_changed(&self, changed: &WitnessChanged) {
+        self.evidence.changed(changed);
     }
 
     /// Sets what others count.

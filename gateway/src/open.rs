@@ -17,7 +17,6 @@ use recorder_user::{
 
 use crate::{
     attribute,
-    connection::Connection,
     exchange::{Authorized, Draft},
     gateway::{Cluster, Gateway},
     identify::Identity,
@@ -95,7 +94,6 @@ impl Opened {
 /// When it cannot be recorded.
 pub async fn open(
     gateway: &Arc<Gateway>,
-    client: &Arc<Connection>,
     mut request: Request<Incoming>,
     mut draft: Draft,
     authorized: Authorized,
@@ -111,6 +109,7 @@ pub async fn open(
         None => None,
     };
     let upgraded = asking.is_some();
+    let peer = draft.passage.connection().peer().ip();
     let (parts, incoming) = request.into_parts();
     let (id, received) = (draft.id, draft.received);
     let need = if attribute::may_change(&info, upgraded) { Need::Durable } else { Need::Written };
@@ -178,7 +177,8 @@ pub async fn open(
         id,
         session,
         info: Arc::clone(&info),
-        client: Arc::clone(client),
+        client: draft.passage,
+        sight: draft.sight,
         shared,
         received,
         timing: draft.timing,
@@ -204,7 +204,7 @@ pub async fn open(
         upgraded,
         task,
         since: time,
-        peer: client.peer().ip(),
+        peer,
         id,
         received,
     })

@@ -36,6 +36,7 @@ use crate::{
     unrecorded::Unrecorded,
     upgrade::Upgrades,
     upstream::Upstream,
+    witnessing::Witnessing,
 };
 
 /// Serves until SIGTERM or SIGINT.
@@ -164,13 +165,18 @@ async fn start(
         .await
         .context("record the start")?;
 
+    let late = Arc::new(LateOutcomes::default());
+    if let Some(changes) = witness.take_health() {
+        let witnessing = Witnessing::new(&witness, &recorder, &metrics, &late);
+        tasks.spawn(witnessing.follow(changes, stop.clone()));
+    }
+
     let archiving = Archiving::start(config, &tasks, &stop).context("set up the archive")?;
     let identifier = Identifier::start(&config.authentication, &tasks, &stop);
     let sessions =
         Arc::new(Sessions::resume(recovered.open_sessions, config.sessions.idle, recorder.clone()));
     let policies = Arc::new(policies);
     let live = LiveStreams::new(Arc::clone(&policies), Arc::clone(&identifier), recorder.clone());
-    let late = Arc::new(LateOutcomes::default());
     let (bypass, watching) = bypass::prepare(&bypass::Needs {
         config,
         witness: &witness,

@@ -11,8 +11,8 @@ use std::{
 
 use recorder_user::{
     model::{
-        IncompleteReason, Principal, Record, SessionChanged, SessionId, SessionKey, SessionKind,
-        SessionOpened, SessionState, Timestamp,
+        ExchangeSettled, IncompleteReason, Principal, Record, SessionAccount, SessionChanged,
+        SessionId, SessionKey, SessionKind, SessionOpened, SessionState, SessionTotals, Timestamp,
     },
     store::{AppendError, Recorder, SessionView},
 };
@@ -34,6 +34,7 @@ pub struct Session {
     opened: Timestamp,
     incomplete: Mutex<Option<IncompleteReason>>,
     killed: AtomicBool,
+    tally: Tally,
     /// The store's failures when the session was last put on record; none before. What was only queued
     /// may be lost with a failure, so after one it is put on record again.
     announced: Mutex<Option<u64>>,
@@ -84,10 +85,43 @@ impl Session {
         *lock(&self.incomplete)
     }
 
+    /// Takes an outcome into its account.
+    pub fn add(&self, settled: &ExchangeSettled) {
+        self.tally.add(SessionTotals::of(settled));
+    }
+
+    /// What its exchanges add up to now.
+    #[must_use]
+    pub fn account(&self) -> SessionAccount {
+        self.tally.sums().account()
+    }
+
     /// Whether somebody killed it. Exchanges that had joined it before may still be under way.
     #[must_use]
     pub fn killed(&self) -> bool {
         self.killed.load(Ordering::SeqCst)
+    }
+}
+
+/// Sums that exchanges add to at the same time.
+#[derive(Default)]
+struct Tally([AtomicU64; SessionTotals::LENGTH]);
+
+impl Tally {
+    fn from(sums: SessionTotals) -> Self {
+        Self(sums.to_array().map(AtomicU64::new))
+    }
+
+    fn add(&self, more: SessionTotals) {
+        for (sum, more) in self.0.iter().zip(more.to_array()) {
+            if more > 0 {
+                sum.fetch_add(more, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn sums(&self) -> SessionTotals {
+        SessionTotals::from_array(self.0.each_ref().map(|sum| sum.load(Ordering::Relaxed)))
     }
 }
 
@@ -172,6 +206,7 @@ impl Sessions {
                 opened: view.started,
                 incomplete: Mutex::new(view.reason),
                 killed: AtomicBool::new(false),
+                tally: Tally::from(view.totals),
                 announced: Mutex::new(Some(recorder.epoch())),
                 streams: Arc::clone(streams),
             };
@@ -232,6 +267,7 @@ impl Sessions {
             opened: time,
             incomplete: Mutex::new(None),
             killed: AtomicBool::new(false),
+            tally: Tally::default(),
             announced: Mutex::new(None),
             streams,
         });
@@ -310,6 +346,7 @@ impl Sessions {
                 ended: Some(time),
                 by: Some(order.by.clone()),
                 why: order.why.clone(),
+                account: Some(session.account()),
             },
         );
         tracing::warn!(session = %id, by = order.by, why = order.why, "session killed");
@@ -365,7 +402,8 @@ impl Sessions {
 
 fn changed(session: &Session, state: SessionState, ended: Option<Timestamp>) -> SessionChanged {
     let time = Timestamp::now();
-    SessionChanged { session: session.id, time, state, ended, by: None, why: None }
+    let account = Some(session.account());
+    SessionChanged { session: session.id, time, state, ended, by: None, why: None, account }
 }
 
 fn stream_places() -> Arc<Semaphore> {

@@ -7,20 +7,20 @@ use std::{
 
 use recorder_user::{
     model::{
-        BodyFacts, Effect, Ending, ExchangeId, ExchangeSettled, IncompleteReason, Record,
+        Account, BodyFacts, Effect, Ending, ExchangeId, ExchangeSettled, IncompleteReason, Record,
         RequestInfo, ResponseHead, ResponseStarted, StreamFacts, Timestamp, Timing,
     },
     store::{Ack, Need},
-    witness,
+    witness::{self, Course, SightMark, View},
 };
 
 use crate::{
     attribute,
     bounds::OBJECTS_MAX,
-    connection::Connection,
     gateway::Gateway,
+    passage::Passage,
     sessions::SessionUse,
-    tap::{RequestCut, Shared, lock, micros},
+    tap::{RequestCut, Shared, Stopwatch, lock, micros},
     upstream::Lease,
 };
 
@@ -42,13 +42,19 @@ pub struct Exchange {
     id: ExchangeId,
     session: SessionUse,
     info: Arc<RequestInfo>,
-    client: Arc<Connection>,
-    upstream: Option<Arc<Connection>>,
+    client: Passage,
+    upstream: Option<Passage>,
+    /// How well the witness saw when it began.
+    sight: SightMark,
     /// The place on a connection that others use too.
     lease: Option<Lease>,
     shared: Arc<Mutex<Shared>>,
     received: Instant,
     forwarded: Option<Instant>,
+    /// The same, by the kernel's clock.
+    forwarded_ns: Option<u64>,
+    /// How the response's body came and went.
+    pub(crate) pace: Stopwatch,
     timing: Timing,
     status: u16,
     audit_id: Option<String>,
@@ -74,8 +80,10 @@ pub struct Start {
     pub session: SessionUse,
     /// What is asked.
     pub info: Arc<RequestInfo>,
-    /// The client's connection.
-    pub client: Arc<Connection>,
+    /// Its use of the client's connection.
+    pub client: Passage,
+    /// How well the witness saw when it began.
+    pub sight: SightMark,
     /// What the taps share.
     pub shared: Arc<Mutex<Shared>>,
     /// When its head was received.
@@ -104,10 +112,13 @@ impl Exchange {
             info: start.info,
             client: start.client,
             upstream: None,
+            sight: start.sight,
             lease: None,
             shared: start.shared,
             received: start.received,
             forwarded: None,
+            forwarded_ns: None,
+            pace: Stopwatch::default(),
             timing: start.timing,
             status: 0,
             audit_id: None,
@@ -160,6 +171,7 @@ impl Exchange {
     /// Bytes may be on their way upstream from now on.
     pub fn forwarding(&mut self) {
         self.forwarded = Some(Instant::now());
+        self.forwarded_ns = Some(witness::monotonic_ns());
         self.progress = Progress::Forwarded;
     }
 
@@ -171,15 +183,12 @@ impl Exchange {
         }
     }
 
-    /// The response head arrived over `connection`; `lease` is the exchange's place on it where it is
-    /// shared.
-    pub fn answered(
-        &mut self,
-        connection: Arc<Connection>,
-        lease: Option<Lease>,
-        head: ResponseHead,
-    ) {
-        self.upstream = Some(connection);
+    /// The response head arrived; `lease` is the exchange's place on a connection that is shared.
+    pub fn answered(&mut self, mut passage: Passage, lease: Option<Lease>, head: ResponseHead) {
+        passage.answered();
+        let session = Some(self.session.id());
+        passage.connection().carries(session, self.id, &passage);
+        self.upstream = Some(passage);
         self.lease = lease;
         self.progress = Progress::Answered;
         self.status = head.status;
@@ -217,7 +226,8 @@ impl Exchange {
             return Ack::done();
         }
         let outcome = Record::ExchangeSettled(Box::new(settled));
-        let again = (self.upgraded && ending == Ending::RecorderFailed).then(|| outcome.clone());
+        let stream = self.upgraded || self.is_live();
+        let again = (stream && ending == Ending::RecorderFailed).then(|| outcome.clone());
         records.push(outcome);
         let ack = self.gateway.recorder.enqueue(records, Need::Written);
         match again {
@@ -226,7 +236,7 @@ impl Exchange {
         }
     }
 
-    /// An end record follows every stream, also one that the store cut: its intent is durable.
+    /// An end record follows every stream, also one that the store cut.
     fn insist(&self, ack: Ack, outcome: Record) -> Ack {
         let late = Arc::clone(&self.gateway.late);
         self.gateway.tasks.spawn(async move {
@@ -248,6 +258,7 @@ impl Exchange {
         };
         let open_late = std::mem::take(&mut shared.open_us);
         let observed = shared.finish_observer();
+        let (request_pace, handed_ns) = (shared.request_pace, shared.handed_ns);
         drop(shared);
         self.timing.total = micros(self.received.elapsed());
         self.timing.open += open_late;
@@ -264,14 +275,15 @@ impl Exchange {
             Progress::Answered => (observed.effect, observed.objects, observed.count),
         };
         objects.truncate(OBJECTS_MAX);
-        let client = self.client.evidence();
-        let upstream = self.upstream.as_ref().map(|connection| connection.evidence());
-        let account = witness::account_exchange(
-            Some(&client),
-            upstream.as_ref(),
-            [&request, &response],
-            self.gateway.witness.capability(),
-        );
+        let course = Course {
+            client: self.client.end(),
+            upstream: self.upstream.as_mut().map(Passage::end),
+            forwarded_ns: self.forwarded_ns,
+            handed_ns,
+            request: request_pace,
+            response: self.pace.pace(),
+        };
+        let account = self.compare(&course, [&request, &response]);
         ExchangeSettled {
             exchange: self.id,
             session: Some(self.session.id()),
@@ -285,10 +297,30 @@ impl Exchange {
             request,
             response,
             timing_us: self.timing,
+            spent_us: (!self.live).then(|| course.spent()),
             account,
             stream: self.stream.take(),
             unrecorded: !self.recorded,
         }
+    }
+
+    /// The account, by the kernel's evidence of both sockets.
+    fn compare(&self, course: &Course, bodies: [&BodyFacts; 2]) -> Account {
+        let client = self.client.connection().evidence_of(&course.client);
+        let used = self.upstream.as_ref().map(Passage::connection).zip(course.upstream.as_ref());
+        let upstream = used.map(|(connection, looks)| connection.evidence_of(looks));
+        let sight = self.gateway.witness.sight();
+        // Totals are those of whole connections: what was not seen before the exchange is missing in them too.
+        let blind = sight.since(self.client.connection().adopted()).blind.or_else(|| {
+            let (connection, _) = used?;
+            sight.since(connection.adopted()).blind
+        });
+        let view = View {
+            capability: self.gateway.witness.capability(),
+            disturbed: blind.is_some() || sight.since(self.sight).disturbed,
+            blind: blind.as_deref(),
+        };
+        witness::account_exchange(Some(&client), upstream.as_ref(), bodies, view)
     }
 
     /// The last phase: metrics, and a line that has the id of the record and of the API server's audit.
@@ -302,6 +334,7 @@ impl Exchange {
             account = settled.account.state.as_str(),
             "settled"
         );
+        self.session.add(settled);
         let cluster = &self.session.key().cluster;
         self.gateway.metrics.settled(cluster, &self.info.verb, settled, self.live);
     }

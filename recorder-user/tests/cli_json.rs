@@ -25,7 +25,7 @@ fn ls_has_the_fields_of_the_contract() {
     let [line] = lines.as_slice() else { panic!("one session: {lines:?}") };
     check_keys(
         line,
-        "session state reason cluster task kind principal started ended exchanges denied effects account",
+        "session state reason cluster task kind principal started ended exchanges denied effects account tracks",
     );
     check_keys(&line["principal"], "issuer subject username groups");
     check_keys(&line["effects"], "created modified deleted");
@@ -171,7 +171,8 @@ fn the_other_verbs_have_their_fields() {
     check_keys(
         &line,
         "ok target segments records bodies live signaturesChecked signatures unsignedRecords prunedRecords \
-         erasedRecords lockedRecords absentLinks bundle head coveredBy firstBad",
+         erasedRecords lockedRecords absentLinks bundle head coveredBy firstBad \
+         deletedSegments deletedRecords partialBodies",
     );
     assert_eq!((&line["ok"], &line["firstBad"]), (&true.into(), &Value::Null));
     assert_eq!((&line["signaturesChecked"], &line["unsignedRecords"]), (&true.into(), &0.into()));

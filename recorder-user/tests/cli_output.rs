@@ -30,7 +30,7 @@ SESSION   STATE                      PRINCIPAL  CLUSTER  TASK     STARTED (UTC) 
 
 const REPLAY: &str = "\
 session 01a0c4506c007000800000000100a501  alice (https://idp.example)  cluster prod  task fix-123
-started 2026-09-21 14:13:20 UTC  incomplete: token_expired  account gap 120 B (kernel-verified, tier T1)
+started 2026-09-21 14:13:20 UTC  incomplete: token_expired  account gap 120 B (eBPF witness, tier T1)
  00:00.000  kubectl get      list   apps/v1 deployments in shop         200  12.3 ms  complete     read
  00:01.204  kubectl apply    get    apps/v1 deployments shop/web        404  12.3 ms  complete     read
  00:01.230                   patch  apps/v1 deployments shop/web        201  35.0 ms  complete     created Deployment shop/web uid web-uid

@@ -26,6 +26,7 @@ pub mod port;
 pub mod process;
 pub mod prometheus;
 pub mod recorder;
+pub mod stopped;
 pub mod terminal;
 pub mod theft;
 pub mod tools;

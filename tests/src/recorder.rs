@@ -9,11 +9,12 @@ use serde_json::Value;
 
 use crate::process::{self, Output};
 
-/// The `recorder` binary over one store.
+/// The `recorder` binary over one store, or none.
 #[derive(Clone, Debug)]
 pub struct Recorder {
     binary: PathBuf,
-    store: PathBuf,
+    store: Option<PathBuf>,
+    environment: Vec<(String, String)>,
 }
 
 impl Recorder {
@@ -22,7 +23,20 @@ impl Recorder {
     /// # Errors
     /// When it is not built.
     pub fn over(directory: &Path) -> Result<Self> {
-        Ok(Self { binary: sibling("recorder")?, store: directory.to_owned() })
+        let store = Some(directory.to_owned());
+        Ok(Self { binary: sibling("recorder")?, store, environment: Vec::new() })
+    }
+
+    /// The same with other variables in its environment.
+    #[must_use]
+    pub fn with(self, environment: Vec<(String, String)>) -> Self {
+        Self { environment, ..self }
+    }
+
+    /// The same over no store.
+    #[must_use]
+    pub fn without_store(self) -> Self {
+        Self { store: None, ..self }
     }
 
     /// Runs it to its end, whatever its exit code.
@@ -31,7 +45,10 @@ impl Recorder {
     /// When it does not start or end.
     pub async fn run(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = Command::new(&self.binary);
-        command.args(arguments).arg("--store").arg(&self.store);
+        command.args(arguments).env_remove("DECKLOG_STORE").envs(self.environment.iter().cloned());
+        if let Some(store) = &self.store {
+            command.arg("--store").arg(store);
+        }
         process::run(command, LIMIT).await
     }
 

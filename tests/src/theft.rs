@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Read as _;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::ptr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -36,27 +37,6 @@ pub fn socket_towards(pid: u32, peer_port: u16) -> Result<TcpStream> {
     bail!("process {pid} holds no socket towards port {peer_port}")
 }
 
-/// Waits until every thread of a process that was sent `SIGSTOP` stands still.
-///
-/// # Errors
-/// When one goes on.
-pub fn wait_stopped(pid: u32) -> Result<()> {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let mut stopped = true;
-        for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-            let stat = fs::read_to_string(thread?.path().join("stat"))?;
-            // The state follows the name, which is in parentheses and may hold anything.
-            stopped &= stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
-        }
-        if stopped {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "process {pid} did not stop");
-        std::thread::yield_now();
-    }
-}
-
 /// Reads `count` bytes from a (non-blocking) socket.
 ///
 /// # Errors
@@ -74,6 +54,33 @@ pub fn read(mut socket: &TcpStream, count: usize) -> Result<()> {
                 std::thread::yield_now();
             }
             Err(error) => return Err(error).context("read the stolen socket"),
+        }
+    }
+    Ok(())
+}
+
+/// Takes `count` bytes out of a socket by `splice`, which no hook on the receive call sees.
+///
+/// # Errors
+/// When they do not come.
+pub fn splice(socket: &TcpStream, count: usize) -> Result<()> {
+    let (_reader, writer) = std::io::pipe().context("make a pipe")?;
+    let mut taken = 0;
+    let deadline = Instant::now() + LIMIT;
+    while taken < count {
+        let (from, to) = (socket.as_raw_fd(), writer.as_raw_fd());
+        // SAFETY: both descriptors are open, and no offsets are given, so that no pointer is followed.
+        let moved =
+            unsafe { libc::splice(from, ptr::null_mut(), to, ptr::null_mut(), count - taken, 0) };
+        match usize::try_from(moved) {
+            Ok(0) => bail!("the connection ended after {taken} bytes"),
+            Ok(more) => taken += more,
+            Err(_) => {
+                let error = std::io::Error::last_os_error();
+                let again = error.kind() == std::io::ErrorKind::WouldBlock;
+                ensure!(again && Instant::now() < deadline, "splice after {taken} bytes: {error}");
+                std::thread::yield_now();
+            }
         }
     }
     Ok(())

@@ -86,6 +86,7 @@ pub(crate) fn ended(session: SessionId, time: Timestamp) -> Record {
         ended: Some(time),
         by: None,
         why: None,
+        account: None,
     })
 }
 

@@ -87,6 +87,7 @@ async fn connection(
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
         Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),
     };
+    connection.begins();
     let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let plaintext = Plaintext::new(tls, Arc::clone(&connection));
     let result = if http2 {

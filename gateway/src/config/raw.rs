@@ -111,11 +111,12 @@ pub(super) struct WitnessAllow {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct WitnessHost {
     pub(super) proc: Option<String>,
     pub(super) cgroups: Option<String>,
-    pub(super) logs: Option<String>,
+    pub(super) pod_logs: Option<String>,
+    pub(super) container_logs: Option<String>,
 }
 
 #[derive(Deserialize)]

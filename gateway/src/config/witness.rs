@@ -32,13 +32,20 @@ pub struct HostPaths {
     pub proc: PathBuf,
     /// Its root of cgroup2; none to look for it.
     pub cgroups: Option<PathBuf>,
-    /// Its `/var/log`.
-    pub logs: PathBuf,
+    /// Its `/var/log/pods`.
+    pub pod_logs: PathBuf,
+    /// Its `/var/log/containers`.
+    pub container_logs: PathBuf,
 }
 
 impl Default for HostPaths {
     fn default() -> Self {
-        Self { proc: "/proc".into(), cgroups: None, logs: "/var/log".into() }
+        Self {
+            proc: "/proc".into(),
+            cgroups: None,
+            pod_logs: "/var/log/pods".into(),
+            container_logs: "/var/log/containers".into(),
+        }
     }
 }
 
@@ -48,7 +55,12 @@ impl HostPaths {
     pub fn origin_paths(&self) -> OriginPaths {
         let found = OriginPaths::default();
         let cgroups = self.cgroups.clone().or(found.cgroups);
-        OriginPaths { proc: self.proc.clone(), cgroups, logs: self.logs.clone() }
+        OriginPaths {
+            proc: self.proc.clone(),
+            cgroups,
+            pod_logs: self.pod_logs.clone(),
+            container_logs: self.container_logs.clone(),
+        }
     }
 }
 
@@ -127,7 +139,10 @@ pub(super) fn validate(
     let host = host.map_or(default.clone(), |host| HostPaths {
         proc: host.proc.map_or(default.proc, |path| directory.join(path)),
         cgroups: host.cgroups.map(|path| directory.join(path)),
-        logs: host.logs.map_or(default.logs, |path| directory.join(path)),
+        pod_logs: host.pod_logs.map_or(default.pod_logs, |path| directory.join(path)),
+        container_logs: host
+            .container_logs
+            .map_or(default.container_logs, |path| directory.join(path)),
     });
     let watch_clients = raw.watch_clients.unwrap_or(false);
     (mode, Bypass { endpoints, gateway_addresses, watch_clients, allow, host })
@@ -179,7 +194,8 @@ pub(super) fn masked(mode: WitnessMode, bypass: &Bypass) -> Value {
     let texts = |places: &[HostPort]| places.iter().map(HostPort::text).collect::<Vec<_>>();
     let mut host = json!({
         "proc": bypass.host.proc.display().to_string(),
-        "logs": bypass.host.logs.display().to_string(),
+        "podLogs": bypass.host.pod_logs.display().to_string(),
+        "containerLogs": bypass.host.container_logs.display().to_string(),
     });
     if let Some(cgroups) = &bypass.host.cgroups {
         host["cgroups"] = json!(cgroups.display().to_string());
@@ -235,7 +251,10 @@ mod tests {
                 {"namespace": "kube-system", "pod": "kube-proxy-*"},
                 {"executable": "/usr/bin/kubelet"},
             ],
-            "host": {"proc": "/host/proc", "cgroups": "/host/cgroup", "logs": "/host/log"},
+            "host": {
+                "proc": "/host/proc", "cgroups": "/host/cgroup", "podLogs": "/host/log/pods",
+                "containerLogs": "/host/log/containers",
+            },
         });
         let (bypass, problems) = check(given.clone());
         assert_eq!(problems, Vec::<String>::new());

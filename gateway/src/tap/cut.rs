@@ -4,10 +4,15 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
+use atomic_waker::AtomicWaker;
 use recorder_user::model::{Ending, Timestamp};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -16,27 +21,72 @@ use crate::{bounds::EXPIRY_CHECK, live::LiveGuard};
 
 /// Tells when a live stream must end. Sleeps on the monotonic clock, and looks at the wall clock at
 /// least every [`EXPIRY_CHECK`], so that a clock step is noticed.
+///
+/// It is polled with every frame of the stream, and hardly ever has anything to say: what it waits for is asked
+/// only after a wake-up of its own.
 pub struct Cut {
+    sources: Sources,
+    alarm: Arc<Alarm>,
+    /// Wakes the alarm.
+    waker: Waker,
+}
+
+struct Sources {
     expires: Option<Timestamp>,
     sleep: Pin<Box<Sleep>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     guard: LiveGuard,
 }
 
+/// Whether one of the sources has something to say, and whose task it is.
+struct Alarm {
+    rang: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rang.store(true, Ordering::Release);
+        self.task.wake();
+    }
+}
+
 impl Cut {
     /// For a stream whose token expires at `expires` and that is registered as live.
     #[must_use]
     pub fn new(expires: Option<Timestamp>, stop: &CancellationToken, guard: LiveGuard) -> Self {
-        Self {
+        let sources = Sources {
             expires,
             sleep: Box::pin(tokio::time::sleep(wait(expires, Timestamp::now()))),
             stop: Box::pin(stop.clone().cancelled_owned()),
             guard,
-        }
+        };
+        // As if it had rung: nobody has asked the sources yet.
+        let alarm = Arc::new(Alarm { rang: AtomicBool::new(true), task: AtomicWaker::new() });
+        Self { sources, waker: Waker::from(Arc::clone(&alarm)), alarm }
     }
 
     /// Ready with the reason once the stream must end.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        self.alarm.task.register(cx.waker());
+        if !self.alarm.rang.swap(false, Ordering::AcqRel) {
+            return Poll::Pending;
+        }
+        let ending = self.sources.poll(&mut Context::from_waker(&self.waker));
+        if ending.is_ready() {
+            // The answer stays the same, however often it is asked for.
+            self.alarm.rang.store(true, Ordering::Release);
+        }
+        ending
+    }
+}
+
+impl Sources {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         if let Poll::Ready(ending) = self.guard.poll_ended(cx) {
             return Poll::Ready(ending);
         }

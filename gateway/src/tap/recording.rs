@@ -10,6 +10,7 @@ use recorder_user::{
     effect::{EffectResult, Observer},
     model::{BodyFacts, Chunk, Direction, ExchangeId, Record},
     redact::{BodyPlan, RedactKey, Redactor},
+    witness::Pace,
 };
 
 use crate::bounds::REPLAY_BYTES_MAX;
@@ -95,6 +96,10 @@ pub struct Shared {
     pub response: Option<Recording>,
     /// Time that the request waited for its record.
     pub open_us: u64,
+    /// How the request's body came and went.
+    pub request_pace: Pace,
+    /// When its last byte was handed to the HTTP layer, by the kernel's clock.
+    pub handed_ns: Option<u64>,
     /// Why the request's body was cut, if it was.
     pub request_cut: Option<RequestCut>,
     /// What the exchange does to the cluster; none once that is told.
@@ -122,6 +127,8 @@ impl Shared {
             response: None,
             observer: Some(observer),
             open_us: 0,
+            request_pace: Pace::default(),
+            handed_ns: None,
             request_cut: None,
             replay: Some(Vec::new()),
             replay_bytes: 0,

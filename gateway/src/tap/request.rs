@@ -3,7 +3,6 @@
 
 use std::{
     collections::VecDeque,
-    future::Future,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, ready},
@@ -15,15 +14,16 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use recorder_user::{
     model::{ExchangeId, Record, RequestEnded},
-    store::{AppendError, Need, Recorder},
+    store::{Need, Recorder},
+    witness::monotonic_ns,
 };
 use tokio::sync::oneshot;
 
-use super::{RequestCut, Shared, lock, micros};
+use super::{
+    RequestCut, Shared, Stopwatch, lock, micros,
+    waiting::{Append, append, queue},
+};
 use crate::body::BodyError;
-
-/// Waits until the recorder has taken records.
-pub type Append = Pin<Box<dyn Future<Output = Result<(), AppendError>> + Send>>;
 
 /// A body that goes to the API server.
 pub enum RequestBody {
@@ -76,6 +76,7 @@ pub struct RequestTap {
     /// How durable the record must be before the last byte goes.
     need: Need,
     held: Option<Bytes>,
+    pace: Stopwatch,
     state: State,
 }
 
@@ -109,6 +110,7 @@ impl RequestTap {
             epoch,
             need,
             held: None,
+            pace: Stopwatch::default(),
             state: State::Reading,
         }
     }
@@ -122,7 +124,9 @@ impl RequestTap {
     /// Records `data` and holds it back; the frame before it may go.
     fn take(&mut self, data: Bytes) -> Option<Bytes> {
         let mut records = Vec::with_capacity(1);
+        self.pace.stop();
         let mut shared = lock(&self.shared);
+        shared.request_pace = self.pace.pace();
         shared.request.push(&data, &mut records);
         shared.observe(|observer| observer.request_chunk(&data));
         shared.keep_for_replay(&data);
@@ -137,25 +141,41 @@ impl RequestTap {
 
     fn end(&mut self) {
         let mut records = Vec::with_capacity(2);
+        self.pace.stop();
         let mut shared = lock(&self.shared);
+        shared.request_pace = self.pace.pace();
         let body = shared.request.finish(true, &mut records);
         shared.complete_request();
         drop(shared);
         let at_us = micros(self.received.elapsed());
         records.push(Record::RequestEnded(RequestEnded { exchange: self.exchange, at_us, body }));
-        let (recorder, need) = (self.recorder.clone(), self.need);
-        let append = Box::pin(async move { recorder.append_all(records, need).await });
+        let append = append(&self.recorder, records, self.need);
         self.state = State::Ending(append, Instant::now());
     }
 
     fn fail(&mut self, cut: RequestCut, error: BodyError) -> BodyError {
         self.state = State::Done;
         self.held = None;
-        lock(&self.shared).request_cut.get_or_insert(cut);
+        self.pace.stop();
+        let mut shared = lock(&self.shared);
+        shared.request_pace = self.pace.pace();
+        shared.request_cut.get_or_insert(cut);
+        drop(shared);
         error
     }
 
     fn poll_tap(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        self.pace.asked();
+        let polled = self.poll_next(cx);
+        if let Poll::Ready(Some(Ok(_))) = &polled
+            && !matches!(self.state, State::Done)
+        {
+            self.pace.gave();
+        }
+        polled
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
             match &mut self.state {
                 State::Waiting(append, next) => {
@@ -182,13 +202,20 @@ impl RequestTap {
                         let error = self.fail(RequestCut::Recorder, lost.into());
                         return Poll::Ready(Some(Err(error)));
                     }
-                    lock(&self.shared).open_us += waited_us;
+                    let mut shared = lock(&self.shared);
+                    shared.open_us += waited_us;
+                    shared.handed_ns = Some(monotonic_ns());
+                    drop(shared);
                     self.state = State::Done;
                     return Poll::Ready(self.held.take().map(Ok));
                 }
                 State::Done => return Poll::Ready(None),
-                State::Reading => match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
-                    Some(Ok(frame)) => {
+                State::Reading => match self.poll_inner(cx) {
+                    Poll::Pending => {
+                        self.pace.waits();
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Some(Ok(frame))) => {
                         // Trailers are not passed on: nothing of the Kubernetes API uses them, and
                         // they could carry identity past the head's checks.
                         let data = frame.into_data().ok().filter(|data| !data.is_empty());
@@ -196,14 +223,21 @@ impl RequestTap {
                             return Poll::Ready(Some(Ok(before)));
                         }
                     }
-                    Some(Err(error)) => {
+                    Poll::Ready(Some(Err(error))) => {
                         let error = self.fail(RequestCut::Client, error.into());
                         return Poll::Ready(Some(Err(error)));
                     }
-                    None => self.end(),
+                    Poll::Ready(None) => self.end(),
                 },
             }
         }
+    }
+
+    fn poll_inner(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
     }
 }
 
@@ -214,16 +248,6 @@ impl Drop for RequestTap {
             lock(&self.shared).request_cut.get_or_insert(RequestCut::Recorder);
         }
     }
-}
-
-/// Queues without waiting where there is room; else gives the future that waits.
-pub fn queue(recorder: &Recorder, records: Vec<Record>) -> Option<Append> {
-    if records.is_empty() {
-        return None;
-    }
-    let records = recorder.try_queue(records).err()?;
-    let recorder = recorder.clone();
-    Some(Box::pin(async move { recorder.append_all(records, Need::Queued).await }))
 }
 
 impl http_body::Body for RequestBody {

@@ -16,7 +16,10 @@ use recorder_user::{
     wire,
 };
 
-use super::{Append, Cut, lock, queue, told};
+use super::{
+    Cut, lock, told,
+    waiting::{Append, NotRecorded, queue},
+};
 use crate::{body::BodyError, settle::Exchange};
 
 /// The API server's body, and the exchange that it ends.
@@ -48,6 +51,12 @@ impl Live {
         Self { cut, frames, content_type: content_type.map(str::to_owned) }
     }
 
+    /// Tells the client why the stream ends.
+    fn event(&self, ending: Ending) -> Bytes {
+        let (code, reason, message) = told(ending);
+        wire::status::error_event(self.content_type.as_deref(), code, reason, message)
+    }
+
     fn at_boundary(&self) -> bool {
         self.frames.as_ref().is_some_and(wire::watch::FrameTracker::at_boundary)
     }
@@ -56,10 +65,17 @@ impl Live {
 enum State {
     Flowing,
     /// The recorder is behind its bound; afterwards this frame goes.
-    Waiting(Append, Bytes),
+    Waiting(Waiting),
     /// The outcome is being written; afterwards these bytes, the last, go.
     Settling(Ack, Option<Bytes>),
     Done,
+}
+
+struct Waiting {
+    append: Append,
+    data: Bytes,
+    /// Whether what went before ended with a frame of the stream, so that an event of ours may follow it.
+    rests: bool,
 }
 
 impl ResponseTap {
@@ -76,7 +92,8 @@ impl ResponseTap {
         if live.is_some() && exchange.recorded() {
             // A watch may be silent for long: its head is recorded before the first event.
             if let Some(append) = queue(&recorder, exchange.take_pending()) {
-                state = State::Waiting(append, Bytes::new());
+                let rests = live.as_ref().is_some_and(Live::at_boundary);
+                state = State::Waiting(Waiting { append, data: Bytes::new(), rests });
             }
         }
         Self { inner, recorder, left, live, exchange: Some(exchange), state }
@@ -84,6 +101,7 @@ impl ResponseTap {
 
     /// Records a frame; gives it back if it may go at once.
     fn pass(&mut self, data: Bytes) -> Option<Bytes> {
+        let rests = self.live.as_ref().is_some_and(Live::at_boundary);
         let Some(exchange) = &mut self.exchange else { return Some(data) };
         let mut records = exchange.take_pending();
         // A frame is one record, as a rule; a Vec that grows by itself would begin with four.
@@ -108,10 +126,26 @@ impl ResponseTap {
         if exchange.recorded()
             && let Some(append) = queue(&self.recorder, records)
         {
-            self.state = State::Waiting(append, data);
+            self.state = State::Waiting(Waiting { append, data, rests });
             return None;
         }
         Some(data)
+    }
+
+    /// Notes whether the API server is waited for.
+    fn time<T>(&mut self, polled: &Poll<T>) {
+        let Some(exchange) = &mut self.exchange else { return };
+        match polled {
+            Poll::Pending => exchange.pace.waits(),
+            Poll::Ready(_) => exchange.pace.stop(),
+        }
+    }
+
+    /// Notes that the client has a frame to take.
+    fn gave(&mut self) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.pace.gave();
+        }
     }
 
     /// Writes the outcome, then sends `last` and ends.
@@ -131,13 +165,22 @@ impl ResponseTap {
         error
     }
 
+    /// Ends a response that cannot be recorded any more: a watch with an event that says so, where its client can
+    /// read one, all else with an error.
+    fn unrecorded(&mut self, rests: bool, error: NotRecorded) -> Option<BodyError> {
+        match self.live.take().filter(|_| rests) {
+            Some(live) => {
+                self.settle(Ending::RecorderFailed, Some(live.event(Ending::RecorderFailed)));
+                None
+            }
+            None => Some(self.abandon(Ending::RecorderFailed, error.into())),
+        }
+    }
+
     /// Ends a live stream in the middle, with a last event where the client can read one.
     fn cut(&mut self, ending: Ending) {
-        let event = self.live.take().filter(|live| live.at_boundary()).map(|live| {
-            let (code, reason, message) = told(ending);
-            wire::status::error_event(live.content_type.as_deref(), code, reason, message)
-        });
-        self.settle(ending, event);
+        let live = self.live.take().filter(Live::at_boundary);
+        self.settle(ending, live.map(|live| live.event(ending)));
     }
 }
 
@@ -162,19 +205,25 @@ impl http_body::Body for ResponseTap {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        if let Some(exchange) = &mut this.exchange {
+            exchange.pace.asked();
+        }
         loop {
             match &mut this.state {
-                State::Waiting(append, data) => {
-                    let kept = ready!(append.as_mut().poll(cx));
-                    let data = std::mem::take(data);
+                State::Waiting(waiting) => {
+                    let kept = ready!(waiting.append.as_mut().poll(cx));
+                    let (data, rests) = (std::mem::take(&mut waiting.data), waiting.rests);
                     this.state = State::Flowing;
                     if let Err(error) = kept {
-                        let error = this.abandon(Ending::RecorderFailed, error.into());
-                        return Poll::Ready(Some(Err(error)));
+                        if let Some(error) = this.unrecorded(rests, error) {
+                            return Poll::Ready(Some(Err(error)));
+                        }
+                        continue;
                     }
                     if data.is_empty() {
                         continue;
                     }
+                    this.gave();
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 State::Settling(ack, last) => {
@@ -195,11 +244,14 @@ impl http_body::Body for ResponseTap {
                 this.cut(ending);
                 continue;
             }
-            match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+            let polled = Pin::new(&mut this.inner).poll_frame(cx);
+            this.time(&polled);
+            match ready!(polled) {
                 // The API server sends no trailers; one would come after our outcome.
                 Some(Ok(frame)) => {
                     let data = frame.into_data().ok().filter(|data| !data.is_empty());
                     if let Some(data) = data.and_then(|data| this.pass(data)) {
+                        this.gave();
                         return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
                 }

@@ -158,10 +158,7 @@ impl Book {
     /// The client learns of a command's end only when everything up to it is written.
     fn queue(&self, records: Vec<Record>) -> Option<Append> {
         if self.seen.ends && !records.is_empty() {
-            let recorder = self.recorder.clone();
-            return Some(Box::pin(
-                async move { recorder.append_all(records, Need::Written).await },
-            ));
+            return Some(tap::append(&self.recorder, records, Need::Written));
         }
         tap::queue(&self.recorder, records)
     }

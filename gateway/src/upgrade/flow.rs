@@ -3,7 +3,6 @@
 
 use std::{
     cell::RefCell,
-    future::Future,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -11,16 +10,10 @@ use std::{
 
 use bytes::{Buf as _, Bytes};
 use recorder_user::wire::stream::Side;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::Sleep,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::book::Book;
-use crate::{
-    bounds::{RECORDER_PATIENCE, UPGRADE_CHUNK_BYTES},
-    tap::Append,
-};
+use crate::{bounds::UPGRADE_CHUNK_BYTES, tap::Append};
 
 /// Why a direction stopped before its end.
 #[derive(Debug)]
@@ -42,7 +35,7 @@ pub(super) struct Flow {
     /// The receiver stands between two frames, just before all of the pending bytes.
     rests: bool,
     /// The recorder is behind; the pending bytes wait for it, and for as long as patience lasts.
-    append: Option<(Append, Pin<Box<Sleep>>)>,
+    append: Option<Append>,
     unflushed: bool,
     /// An error that came right behind bytes.
     failed: Option<io::Error>,
@@ -105,8 +98,7 @@ impl Flow {
     /// Takes bytes that were read.
     pub(super) fn take(&mut self, bytes: Bytes, book: &mut Book) -> Result<(), Broken> {
         self.rests = book.is_at_boundary(self.from);
-        let waits = book.take(self.from, &bytes)?;
-        self.append = waits.map(|append| (append, Box::pin(tokio::time::sleep(RECORDER_PATIENCE))));
+        self.append = book.take(self.from, &bytes)?;
         self.pending = bytes;
         Ok(())
     }
@@ -176,17 +168,10 @@ impl Flow {
 
     /// Waits until the record of the pending bytes is queued, or written where that was asked.
     fn poll_recorded(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let Some((append, patience)) = &mut self.append else { return Poll::Ready(Ok(())) };
-        let kept = match append.as_mut().poll(cx) {
-            Poll::Ready(kept) => kept.map_err(|error| Broken::Recorder(error.to_string())),
-            Poll::Pending => {
-                ready!(patience.as_mut().poll(cx));
-                let why = format!("the recorder was behind for {RECORDER_PATIENCE:?}");
-                Err(Broken::Recorder(why))
-            }
-        };
+        let Some(append) = &mut self.append else { return Poll::Ready(Ok(())) };
+        let kept = ready!(append.as_mut().poll(cx));
         self.append = None;
-        Poll::Ready(kept)
+        Poll::Ready(kept.map_err(|error| Broken::Recorder(error.to_string())))
     }
 
     fn poll_pass<W: AsyncWrite>(

@@ -23,11 +23,11 @@ use super::{
 use crate::{
     body::Body,
     bounds::{LONG_TARGETS_MAX, SHORT_TARGET_BYTES_MAX, UPGRADES_MAX},
-    connection::Connection,
     forward,
     gateway::Gateway,
     headers,
     open::Opened,
+    passage::Passage,
     refuse::Refused,
     tap::{Cut, Recording, lock},
     upstream::SendError,
@@ -104,11 +104,9 @@ pub async fn forward(gateway: &Arc<Gateway>, mut opened: Opened, asking: Asking)
     opened.exchange.forwarding();
     let cluster = Arc::clone(&opened.cluster);
     match cluster.upstream.upgrade(request, long_target).await {
-        Ok((response, connection)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+        Ok((response, passage)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             match asking.offer.agreed(response.headers()) {
-                Ok(protocol) => {
-                    switch(gateway, opened, asking, &protocol, response, connection).await
-                }
+                Ok(protocol) => switch(gateway, opened, asking, &protocol, response, passage).await,
                 Err(why) => {
                     let message = format!(
                         "the API server of cluster {:?} answered an upgrade wrongly: {why}",
@@ -119,9 +117,7 @@ pub async fn forward(gateway: &Arc<Gateway>, mut opened: Opened, asking: Asking)
                 }
             }
         }
-        Ok((response, connection)) => {
-            forward::respond(gateway, opened, response, connection, None).await
-        }
+        Ok((response, passage)) => forward::respond(gateway, opened, response, passage, None).await,
         Err(error) => {
             gateway.metrics.upstream_failed(&cluster.name);
             let sent = matches!(error, SendError::Lost(_));
@@ -153,7 +149,7 @@ async fn switch(
     asking: Asking,
     protocol: &str,
     response: Response<Incoming>,
-    connection: Arc<Connection>,
+    passage: Passage,
 ) -> Response<Body> {
     let Asking { offer, client, place, ports } = asking;
     let mut headers = response.headers().clone();
@@ -168,11 +164,10 @@ async fn switch(
             return forward::answer(opened.exchange, refused, true).await;
         }
     };
-    connection.carries(Some(opened.exchange.session().id()));
     let plan = BodyPlan::response(&opened.info, &opened.head, &head, &opened.obligations);
     let recording =
         Recording::new(opened.id, Direction::Response, opened.received, plan, &gateway.redact_key);
-    opened.exchange.answered(connection, None, head);
+    opened.exchange.answered(passage, None, head);
     lock(opened.exchange.shared()).response = Some(recording);
 
     let agreement = Agreement::of(asked(offer.kind()), &offer.token(), Some(protocol), &ports);

@@ -17,8 +17,8 @@ use pool::{Pool, Sent};
 use crate::{
     bounds::UPGRADE_TIMEOUT,
     config,
-    connection::Connection,
     gateway::Wiring,
+    passage::Passage,
     tap::RequestBody,
     upstream::{dial::Dialer, pool::Shape},
 };
@@ -116,14 +116,16 @@ impl Upstream {
         &self,
         mut request: Request<RequestBody>,
         class: Class,
-    ) -> Result<(Response<Incoming>, Lease), SendError> {
+    ) -> Result<(Response<Incoming>, Lease, Passage), SendError> {
         let pool = match class {
             Class::Ordinary => &self.ordinary,
             Class::LongRunning => &self.long_running,
         };
         for _ in 1..crate::bounds::FORWARD_TRIES {
             match pool.send(request).await? {
-                Sent::Answered(response, lease) => return Ok((response, lease)),
+                Sent::Answered(response, lease, passage) => {
+                    return Ok((response, lease, passage));
+                }
                 Sent::Never(unsent) => request = unsent,
             }
         }
@@ -141,12 +143,13 @@ impl Upstream {
         &self,
         request: Request<Empty<Bytes>>,
         long_target: Option<String>,
-    ) -> Result<(Response<Incoming>, Arc<Connection>), SendError> {
+    ) -> Result<(Response<Incoming>, Passage), SendError> {
         let dialed = self.dialer.dial_once(long_target).await;
         let (mut send, connection) = dialed.map_err(SendError::Unreachable)?;
+        let passage = Passage::sending(&connection);
         let sending = send.send_request(pool::origin_form(request));
         match tokio::time::timeout(UPGRADE_TIMEOUT, sending).await {
-            Ok(Ok(response)) => Ok((response, connection)),
+            Ok(Ok(response)) => Ok((response, passage)),
             Ok(Err(error)) => Err(SendError::Lost(pool::chain(&error))),
             Err(_) => Err(SendError::Lost(format!("no answer within {UPGRADE_TIMEOUT:?}"))),
         }

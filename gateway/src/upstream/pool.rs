@@ -19,6 +19,7 @@ use crate::{
         WATCH_CONNECTION_WINDOW, WATCH_STREAM_WINDOW,
     },
     connection::Connection,
+    passage::Passage,
     tap::RequestBody,
 };
 
@@ -94,14 +95,6 @@ pub struct Lease {
     http1: Option<http1::SendRequest<RequestBody>>,
 }
 
-impl Lease {
-    /// The connection's counters.
-    #[must_use]
-    pub fn connection(&self) -> &Arc<Connection> {
-        &self.member.connection
-    }
-}
-
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(send) = self.http1.take() {
@@ -113,7 +106,7 @@ impl Drop for Lease {
 
 /// What became of a request given to a connection.
 pub(super) enum Sent {
-    Answered(Response<Incoming>, Lease),
+    Answered(Response<Incoming>, Lease, Passage),
     /// The connection closed first; here is the request back.
     Never(Request<RequestBody>),
 }
@@ -138,6 +131,7 @@ impl Pool {
             Protocol::Http2(send) => Some(send.clone()),
             Protocol::Http1(_) => None,
         };
+        let passage = Passage::sending(&lease.member.connection);
         let result = match (http2, lease.http1.as_mut()) {
             (Some(mut send), _) => send.try_send_request(request).await,
             (None, Some(send)) => {
@@ -149,7 +143,7 @@ impl Pool {
             (None, None) => return Ok(Sent::Never(request)),
         };
         match result {
-            Ok(response) => Ok(Sent::Answered(response, lease)),
+            Ok(response) => Ok(Sent::Answered(response, lease, passage)),
             Err(error) => {
                 // Whatever it was, the next request is better off elsewhere.
                 lease.member.retired.store(true, Ordering::Release);

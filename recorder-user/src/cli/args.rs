@@ -1,11 +1,13 @@
 //! What may be typed. What it means is in the module of each verb.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
-use super::units::{When, parse_duration, parse_size, parse_speed, parse_when};
-use crate::model::SessionKind;
+use super::verb_args::{
+    AccessesArgs, ArchiveArgs, ExportArgs, FollowArgs, HoldVerb, KeysVerb, LsArgs, PruneArgs,
+    ReplayArgs, SearchArgs, WitnessArgs,
+};
 
 /// Shows, replays and checks what agents and people did to Kubernetes through a Decklog gateway.
 #[derive(Debug, Parser)]
@@ -28,9 +30,10 @@ Examples:
 Exit codes: 0 fine, 1 not found or does not verify, 2 wrong usage or failure."
 )]
 pub struct Cli {
-    /// The store's directory (`store.directory` of the gateway's configuration).
+    /// The store's directory (`store.directory` of the gateway's configuration). ls, show, replay, search and verify
+    /// take several: give it again.
     #[arg(long, global = true, env = "DECKLOG_STORE", value_name = "DIR")]
-    pub store: Option<PathBuf>,
+    pub store: Vec<PathBuf>,
     /// The running gateway's socket (`admin.socket`); `gateway.sock` in the store by default.
     #[arg(long, global = true, env = "DECKLOG_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
@@ -53,13 +56,10 @@ what went round the gateway it says bypass, and how many bytes.
 
 Examples:
   recorder ls
-  recorder ls --kind bypass
-  recorder ls --json | jq 'select(.denied > 0) | .principal.username'")]
-    Ls {
-        /// Only what came through the gateway (api), or went round it (bypass).
-        #[arg(long, value_enum)]
-        kind: Option<KindWord>,
-    },
+  recorder ls --kind bypass                                    what went round the gateway
+  recorder ls --json | jq 'select(.denied > 0) | .principal.username'
+  recorder ls --store /mnt/a/decklog --store /mnt/b/decklog    of two gateways: what they carried together is one session")]
+    Ls(LsArgs),
     /// Show a session with its exchanges, or one exchange with heads, bodies and evidence.
     #[command(after_help = "\
 Bodies are shown as they were stored: secrets were replaced before they reached the disk, and what was
@@ -72,6 +72,9 @@ Examples:
     Show {
         /// A session or an exchange.
         id: String,
+        /// What else is read.
+        #[command(flatten)]
+        archive: ArchiveArgs,
     },
     /// Tell what happened in a session, or play back an exec, attach, port-forward, log or watch.
     #[command(after_help = "\
@@ -153,16 +156,21 @@ Examples:
   recorder verify 01a0c4506c007f0e8a3c5b1d9e2f4a60:4711             the record that begins there
   recorder verify /mnt/copy/decklog --key decklog.pub --head head.json
   recorder verify ./bundle --key decklog.pub
+  recorder verify --archive s3://audit/decklog --key decklog.pub    every segment of every gateway there
   recorder verify segments/01a0c4506c007f0e8a3c5b1d9e2f4a60.seg     one segment, without its neighbours")]
     Verify {
         /// A session, an exchange, SEGMENT:OFFSET, or the path of a store, bundle or segment; all of --store by default.
+        #[arg(conflicts_with = "archive")]
         target: Option<String>,
         /// Trust this public key (PEM) instead of those beside the store; may be given again.
         #[arg(long, value_name = "FILE")]
         key: Vec<PathBuf>,
         /// Expect the store to come at least this far, instead of what is noted beside its keys.
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", conflicts_with = "archive")]
         head: Option<PathBuf>,
+        /// What else is checked.
+        #[command(flatten)]
+        archive: ArchiveArgs,
     },
     /// Print how far the store came, signed: keep it elsewhere to find out if the store is rolled back.
     #[command(after_help = "\
@@ -263,283 +271,6 @@ error. --here and --cost load the programs into this kernel for a moment: they n
     Witness(WitnessArgs),
 }
 
-/// What `witness` takes.
-#[derive(Args, Debug)]
-pub struct WitnessArgs {
-    /// Try now what the kernel of this machine allows.
-    #[arg(long, conflicts_with = "cost")]
-    pub here: bool,
-    /// Measure what each program costs here: instructions that the verifier proved, and time per run.
-    #[arg(long)]
-    pub cost: bool,
-    /// An eBPF object to use instead of the embedded one.
-    #[arg(long, value_name = "FILE")]
-    pub object: Option<PathBuf>,
-}
-
-/// What `prune` takes.
-#[derive(Args, Debug)]
-#[command(group(clap::ArgGroup::new("rule").required(true).multiple(true).args(["older_than", "max_size"])))]
-pub struct PruneArgs {
-    /// What is older goes.
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    pub older_than: Option<Duration>,
-    /// The oldest segments go until the store takes no more than this of the disk.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub max_size: Option<u64>,
-    /// Of what is older only this goes.
-    #[arg(long, value_enum, requires = "older_than")]
-    pub scope: Option<ScopeWord>,
-    /// Only say what would go.
-    #[arg(long)]
-    pub dry_run: bool,
-}
-
-/// The scope's word, as typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ScopeWord {
-    /// Exchanges that only read.
-    Reads,
-    /// Bodies of exchanges that only read.
-    ReadBodies,
-}
-
-/// What is done with legal holds.
-#[derive(Clone, Debug, Subcommand)]
-pub enum HoldVerb {
-    /// List the holds, released ones too.
-    Ls,
-    /// Add a hold.
-    #[command(group(clap::ArgGroup::new("on").required(true).args(["session", "task", "principal"])))]
-    Add {
-        /// On this session.
-        #[arg(long, value_name = "ID")]
-        session: Option<String>,
-        /// On all that is done for this task.
-        #[arg(long)]
-        task: Option<String>,
-        /// On all that this username or subject does.
-        #[arg(long, value_name = "NAME")]
-        principal: Option<String>,
-        /// Why.
-        #[arg(long, value_name = "TEXT")]
-        reason: String,
-    },
-    /// Release a hold.
-    Release {
-        /// The hold.
-        hold: String,
-    },
-}
-
-/// What is done with keys.
-#[derive(Clone, Copy, Debug, Subcommand)]
-pub enum KeysVerb {
-    /// Print the public half of the current key as PEM.
-    Export,
-    /// Make a new key, endorsed by the current one.
-    Rotate,
-}
-
-/// What `replay` takes.
-#[derive(Args, Debug)]
-pub struct ReplayArgs {
-    /// A session, or an exchange that was a stream, a log or a watch.
-    pub id: String,
-    /// How fast: 2 is twice as fast as it was, 0.5 half as fast.
-    #[arg(long, value_name = "N", value_parser = parse_speed, conflicts_with = "at_once")]
-    pub speed: Option<f64>,
-    /// No delays.
-    #[arg(long)]
-    pub at_once: bool,
-    /// Cut longer pauses to this, after scaling.
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
-    pub max_wait: Duration,
-    /// Of a stream: begin so long after its request.
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    pub seek: Option<Duration>,
-    /// Of a stream: show what was typed, too.
-    #[arg(long)]
-    pub stdin: bool,
-}
-
-/// What `follow` takes.
-#[derive(Args, Debug)]
-pub struct FollowArgs {
-    /// A session, or an exchange that is a stream, a log or a watch.
-    pub id: String,
-    /// Of a stream: show what is typed, too.
-    #[arg(long)]
-    pub stdin: bool,
-}
-
-/// What `accesses` takes.
-#[derive(Args, Debug)]
-pub struct AccessesArgs {
-    /// At or after this.
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
-    pub since: Option<When>,
-}
-
-/// What `export` takes.
-#[derive(Args, Debug)]
-pub struct ExportArgs {
-    /// An exchange that was an exec, an attach or a log; of a bundle a session.
-    pub id: String,
-    /// As what.
-    #[arg(long, value_enum)]
-    pub format: FormatWord,
-    /// Write to this file instead of standard output; of a bundle the new directory.
-    #[arg(long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Only this channel.
-    #[arg(long, value_enum)]
-    pub channel: Option<ChannelWord>,
-    /// Of an asciicast: what was typed, too, as input events.
-    #[arg(long)]
-    pub stdin: bool,
-}
-
-/// The format's word, as typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum FormatWord {
-    /// asciinema's format of 2017, which every player reads.
-    AsciicastV2,
-    /// asciinema's format of 2025, with the exit code.
-    AsciicastV3,
-    /// Lines of UTF-8.
-    Text,
-    /// Bytes.
-    Raw,
-    /// A directory that can be checked by itself.
-    Bundle,
-}
-
-/// The channel's word, as typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ChannelWord {
-    /// What was typed.
-    Stdin,
-    /// What was printed.
-    Stdout,
-    /// What was printed as errors.
-    Stderr,
-}
-
-/// What `search` takes.
-#[derive(Args, Debug)]
-pub struct SearchArgs {
-    /// Exchanges (api), or connections that went round the gateway (bypass). Of those only --session, --cluster,
-    /// --namespace and --name (of the pod), --command (part of the process's name), times and limits can be asked.
-    #[arg(long, value_enum, default_value = "api")]
-    pub kind: KindWord,
-    /// In this session.
-    #[arg(long, value_name = "ID")]
-    pub session: Option<String>,
-    /// By this username or subject.
-    #[arg(long, value_name = "NAME")]
-    pub principal: Option<String>,
-    /// For this task.
-    #[arg(long)]
-    pub task: Option<String>,
-    /// get, list, watch, create, update, patch, delete, deletecollection, …
-    #[arg(long)]
-    pub verb: Option<String>,
-    /// Plural name, group and subresource if wanted: pods, deployments.apps, pods/exec.
-    #[arg(long)]
-    pub resource: Option<String>,
-    /// Of this API group; '' is the core group.
-    #[arg(long, value_name = "GROUP")]
-    pub api_group: Option<String>,
-    /// On this cluster, by its name in the configuration.
-    #[arg(long, value_name = "NAME")]
-    pub cluster: Option<String>,
-    /// In this namespace.
-    #[arg(long, short = 'n')]
-    pub namespace: Option<String>,
-    /// The object's name; also of one that was changed without being named.
-    #[arg(long)]
-    pub name: Option<String>,
-    /// The uid of an object that was changed.
-    #[arg(long)]
-    pub uid: Option<String>,
-    /// The user agent contains this.
-    #[arg(long, value_name = "TEXT")]
-    pub user_agent: Option<String>,
-    /// What the policy answered.
-    #[arg(long, value_enum)]
-    pub verdict: Option<VerdictWord>,
-    /// The HTTP status that the client saw, or a class of them (4xx).
-    #[arg(long, value_name = "CODE")]
-    pub status: Option<String>,
-    /// What it did to the cluster.
-    #[arg(long, value_enum)]
-    pub effect: Option<EffectWord>,
-    /// By this command: part of its name (apply), its id, or part of what an exec ran ('rm -rf').
-    #[arg(long, value_name = "TEXT")]
-    pub command: Option<String>,
-    /// Received at or after this.
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
-    pub since: Option<When>,
-    /// Received before this.
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
-    pub until: Option<When>,
-    /// At most so many; 0 for all.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub limit: usize,
-    /// Go on after this exchange (the cursor of the last search).
-    #[arg(long, value_name = "CURSOR")]
-    pub after: Option<String>,
-}
-
-/// The word of a session's kind, as typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum KindWord {
-    /// Through the gateway.
-    Api,
-    /// Round the gateway.
-    Bypass,
-}
-
-impl KindWord {
-    pub(super) const fn session_kind(self) -> SessionKind {
-        match self {
-            Self::Api => SessionKind::Api,
-            Self::Bypass => SessionKind::Bypass,
-        }
-    }
-}
-
-/// The verdict's word, as typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum VerdictWord {
-    /// Forwarded.
-    Allow,
-    /// Refused.
-    Deny,
-    /// Held for approval.
-    Hold,
-}
-
-/// The effect's word, as typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum EffectWord {
-    /// Objects were made.
-    Created,
-    /// Objects were changed.
-    Modified,
-    /// Objects were removed.
-    Deleted,
-    /// Something ran.
-    Executed,
-    /// State was read.
-    Read,
-    /// Refused, failed, or a dry run.
-    Nothing,
-    /// No outcome was recorded.
-    Unknown,
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -555,7 +286,7 @@ mod tests {
     fn global_options_may_stand_after_the_verb() {
         let cli =
             Cli::try_parse_from(["recorder", "ls", "--json", "--store", "d"]).expect("parses");
-        assert!(cli.json && cli.store.is_some_and(|dir| dir.as_os_str() == "d"));
+        assert!(cli.json && cli.store == ["d"].map(PathBuf::from));
     }
 
     #[test]

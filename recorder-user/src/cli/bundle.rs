@@ -4,10 +4,10 @@ use serde::Serialize;
 
 use super::{
     CliError, Outcome,
-    args::ExportArgs,
     library::{Found, Library, failed},
     screen::Screen,
     text, units,
+    verb_args::ExportArgs,
 };
 use crate::{
     model::{SessionId, Timestamp},
@@ -31,13 +31,13 @@ pub(super) fn run(
 ) -> Result<Outcome, CliError> {
     let to = args.output.as_deref().ok_or(CliError::NoOutput)?;
     let view = match library.find(&args.id)? {
-        Found::Session(view) => view,
+        Found::Session(whole) => whole.view,
         Found::Exchange(row) => {
             let session = row.session.map(|session| session.to_string());
             return Err(CliError::NotASession { id: row.exchange.to_string(), session });
         }
     };
-    let directory = library.reader().directory().to_owned();
+    let directory = library.reader(view.first).directory().to_owned();
     drop(library);
     let bad = |error| failed("read the public keys of", &directory, error);
     let keys = signing::list(&signing::keys_directory(&directory)).map_err(bad)?;

@@ -27,12 +27,16 @@ pub(super) fn run(cli: &Cli, id: &str, screen: &mut Screen<'_>) -> Result<Outcom
     // A whole id needs no row: what is erased has none.
     let session = match id.parse() {
         Ok(session) => session,
-        Err(_) => match Library::open(&place, "erase", Through::Files, screen)?.find(id)? {
-            Found::Session(view) => view.session,
-            Found::Exchange(_) => {
-                return Err(CliError::NotFound { what: "session", id: id.into() });
+        Err(_) => {
+            match Library::open(std::slice::from_ref(&place), "erase", Through::Files, screen)?
+                .find(id)?
+            {
+                Found::Session(whole) => whole.view.session,
+                Found::Exchange(_) => {
+                    return Err(CliError::NotFound { what: "session", id: id.into() });
+                }
             }
-        },
+        }
     };
     let store = &place.directory;
     let uid = std::fs::metadata("/proc/self").map(|metadata| metadata.uid()).unwrap_or_default();

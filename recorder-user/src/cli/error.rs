@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use crate::{
     export::ExportError,
-    model::ExchangeId,
+    model::{ExchangeId, GatewayId},
     replay::{LoadError, stream::OpenStreamError},
     store::{BundleError, ExchangeRow},
     witness::{LoadProbeError, MeasureCostError},
@@ -20,6 +20,15 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// What came of two.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        match self {
+            Self::Fine => other,
+            Self::DoesNotVerify => Self::DoesNotVerify,
+        }
+    }
+
     /// The exit code.
     #[must_use]
     pub const fn code(self) -> u8 {
@@ -36,6 +45,29 @@ pub enum CliError {
     /// Nothing says where the store is.
     #[error("no store was named")]
     NoStore,
+    /// The verb reads one store, and several were named.
+    #[error("this reads one store, and several were named")]
+    OneStore,
+    /// A socket is one gateway's, and several stores were named.
+    #[error("--socket is that of one gateway, and several stores were named")]
+    OneSocket,
+    /// Two stores that were named are copies of one.
+    #[error("gateway {gateway} wrote the store at {}, and another one that was named", directory.display())]
+    SameGateway {
+        /// The second one.
+        directory: PathBuf,
+        /// Who wrote both.
+        gateway: GatewayId,
+    },
+    /// An archive has no segment.
+    #[error("there is no segment in the archive {url}")]
+    EmptyArchive {
+        /// As typed.
+        url: String,
+    },
+    /// There is no room for what is fetched.
+    #[error("cannot make a directory for what is fetched")]
+    Temporary(#[source] io::Error),
     /// There is no such directory.
     #[error("there is no store at {}", .0.display())]
     MissingStore(PathBuf),
@@ -193,7 +225,10 @@ impl CliError {
     #[must_use]
     pub const fn code(&self) -> u8 {
         match self {
-            Self::NotFound { .. } | Self::NoGateway | Self::Damaged(_) => 1,
+            Self::NotFound { .. }
+            | Self::EmptyArchive { .. }
+            | Self::NoGateway
+            | Self::Damaged(_) => 1,
             Self::OpenStream(OpenStreamError::NotAnswered) => 1,
             _ => 2,
         }
@@ -215,6 +250,13 @@ impl CliError {
             Self::NoStore => {
                 "give --store DIR or set DECKLOG_STORE to the gateway's store.directory".into()
             }
+            Self::OneStore => "give --store once: ls, show, replay, search and verify read several".into(),
+            Self::OneSocket => "without it each gateway is asked at gateway.sock in its store".into(),
+            Self::SameGateway { .. } => "name one of them".into(),
+            Self::EmptyArchive { .. } => {
+                "check the URL's prefix; what waits is told by: recorder archive status".into()
+            }
+            Self::Temporary(_) => "name another place with --archive-cache DIR, or TMPDIR".into(),
             Self::MissingStore(_) => {
                 "check --store or DECKLOG_STORE against store.directory in the gateway's configuration"
                     .into()

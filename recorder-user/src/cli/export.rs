@@ -6,12 +6,11 @@ use std::{
 };
 
 use super::{
-    CliError, Outcome,
-    args::{ChannelWord, ExportArgs, FormatWord},
-    bundle, escape,
+    CliError, Outcome, bundle, escape,
     library::{Found, Library},
     screen::Screen,
     stream, units,
+    verb_args::{ChannelWord, ExportArgs, FormatWord},
 };
 use crate::{
     export::{self, CastVersion, ExportError, Format, LeftOut, Options, Selected},
@@ -27,11 +26,11 @@ pub(super) fn run(
     let Some(format) = format(args.format) else { return bundle::run(library, args, screen) };
     let row = match library.find(&args.id)? {
         Found::Exchange(row) => row,
-        Found::Session(view) => {
-            return Err(CliError::NotAnExchange { id: view.session.to_string() });
+        Found::Session(whole) => {
+            return Err(CliError::NotAnExchange { id: whole.view.session.to_string() });
         }
     };
-    let reader = library.reader();
+    let reader = library.reader(row.first);
     drop(library);
     let options = options(args, format);
     let failed = |error| match error {

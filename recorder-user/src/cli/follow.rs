@@ -2,10 +2,11 @@
 
 use super::{
     CliError, Outcome,
-    args::FollowArgs,
     library::{Found, Library},
     screen::Screen,
-    session_follow, stream, watch,
+    session_follow, stream,
+    verb_args::FollowArgs,
+    watch,
 };
 use crate::replay::{
     is_stream,
@@ -19,10 +20,10 @@ pub(super) fn run(
     screen: &mut Screen<'_>,
 ) -> Result<Outcome, CliError> {
     let found = library.find(&args.id)?;
-    let reader = library.reader();
     match found {
-        Found::Session(view) => session_follow::run(library, *view, screen)?,
+        Found::Session(whole) => session_follow::run(library, whole.view, screen)?,
         Found::Exchange(row) => {
+            let reader = library.reader(row.first);
             drop(library);
             if is_stream(&row) {
                 watch::follow(&reader, &row, screen)?;

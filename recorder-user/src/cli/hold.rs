@@ -49,8 +49,8 @@ fn named(place: &Place, id: &str, screen: &mut Screen<'_>) -> Result<SessionId, 
     if let Ok(session) = id.parse() {
         return Ok(session);
     }
-    match Library::open(place, "hold", Through::Socket, screen)?.find(id)? {
-        Found::Session(view) => Ok(view.session),
+    match Library::open(std::slice::from_ref(place), "hold", Through::Socket, screen)?.find(id)? {
+        Found::Session(whole) => Ok(whole.view.session),
         Found::Exchange(_) => Err(CliError::NotFound { what: "session", id: id.into() }),
     }
 }

@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use crate::{
     model::{
-        Decision, Effect, ExchangeId, IncompleteReason, ObjectChange, SessionId, SessionKind,
-        Timestamp, Timing,
+        Decision, Effect, ExchangeId, GatewayId, IncompleteReason, ObjectChange, SessionId,
+        SessionKind, SessionTotals, Timestamp, Timing,
     },
+    replay::Track,
     store::{AccountRow, ConnectionRow, EffectCounts, ExchangeRow, SessionView, StateWord},
 };
 
@@ -30,6 +31,7 @@ pub(super) struct SessionLine<'a> {
     denied: u64,
     effects: EffectCounts,
     account: &'a AccountRow,
+    totals: &'a SessionTotals,
     // What the witness saw of a session of kind `bypass`.
     #[serde(skip_serializing_if = "Option::is_none")]
     bypass: Option<&'a ConnectionRow>,
@@ -40,6 +42,23 @@ pub(super) struct SessionLine<'a> {
     clients: u64,
     #[serde(skip_serializing_if = "is_zero")]
     other_connections: u64,
+    tracks: Vec<TrackLine<'a>>,
+}
+
+/// What one gateway wrote of a session.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TrackLine<'a> {
+    gateway: Option<GatewayId>,
+    session: SessionId,
+    state: StateWord,
+    reason: Option<IncompleteReason>,
+    started: Timestamp,
+    ended: Option<Timestamp>,
+    exchanges: u64,
+    denied: u64,
+    effects: EffectCounts,
+    account: &'a AccountRow,
 }
 
 #[derive(Debug, Serialize)]
@@ -53,8 +72,8 @@ struct PrincipalLine<'a> {
     groups_omitted: u64,
 }
 
-impl<'a> From<&'a SessionView> for SessionLine<'a> {
-    fn from(view: &'a SessionView) -> Self {
+impl<'a> SessionLine<'a> {
+    pub(super) fn new(view: &'a SessionView, tracks: &'a [Track]) -> Self {
         Self {
             session: view.session,
             state: view.state,
@@ -79,6 +98,25 @@ impl<'a> From<&'a SessionView> for SessionLine<'a> {
             client: view.seen.as_ref().filter(|_| view.kind == SessionKind::Api),
             clients: view.clients,
             other_connections: view.other_connections,
+            totals: &view.totals,
+            tracks: tracks.iter().map(TrackLine::from).collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a Track> for TrackLine<'a> {
+    fn from(Track { gateway, view }: &'a Track) -> Self {
+        Self {
+            gateway: *gateway,
+            session: view.session,
+            state: view.state,
+            reason: view.reason,
+            started: view.started,
+            ended: view.ended,
+            exchanges: view.exchanges,
+            denied: view.denied,
+            effects: view.effects,
+            account: &view.account,
         }
     }
 }
@@ -112,6 +150,9 @@ pub(super) struct ExchangeLine<'a> {
     response_bytes: u64,
     timing_us: Timing,
     account: &'a AccountRow,
+    // Where several gateways' records are read as one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway: Option<GatewayId>,
     // Of an exec.
     #[serde(skip_serializing_if = "Option::is_none")]
     command_line: Option<&'a str>,
@@ -154,12 +195,20 @@ impl<'a> From<&'a ExchangeRow> for ExchangeLine<'a> {
             response_bytes: row.response_bytes,
             timing_us: row.timing_us,
             account: &row.account,
+            gateway: None,
             command_line: row.command_line.as_deref(),
             command_line_cut: row.command_line_cut,
             policies_omitted: row.policies_omitted,
             objects_omitted: row.objects_omitted,
             suppressed: row.suppressed,
         }
+    }
+}
+
+impl ExchangeLine<'_> {
+    /// With the gateway that wrote it, if that is not clear anyhow.
+    pub(super) fn by(self, gateway: Option<GatewayId>) -> Self {
+        Self { gateway, ..self }
     }
 }
 

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::{
     CliError, Outcome,
-    args::KeysVerb,
     library::failed,
     screen::{Ink, Screen},
+    verb_args::KeysVerb,
 };
 use crate::store::signing::{self, KeyInfo, keys_directory};
 

@@ -1,39 +1,33 @@
-//! What the verbs ask of the store: ids to rows, rows to recordings, errors with their place.
+//! What the verbs ask of the stores: ids to rows, rows to recordings, errors with their place.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{CliError, escape, place::Place, screen::Screen};
+use super::{CliError, place::Place, screen::Screen, source::Source};
 use crate::{
-    model::{AccessScope, CapabilityRecord, GatewayStarted, Record, SessionId, Through},
-    replay::{self, LoadError, Timeline},
-    socket::{Announcement, GatewayRows, question},
+    model::{AccessScope, CapabilityRecord, GatewayId, GatewayStarted, Record, SessionId, Through},
+    replay::{self, LoadError, Recorded, Timeline, WholeSession},
+    socket::{Announcement, question},
     store::{
-        Catalog, CatalogError, ExchangeRecords, ExchangeRow, IdPart, MATCHING_IDS_MAX, MatchingIds,
-        Position, Query, Reader, RowSource, SessionView,
+        CatalogError, ExchangeRecords, ExchangeRow, IdPart, MATCHING_IDS_MAX, MatchingIds,
+        Position, Query, Reader,
     },
 };
 
-/// An open store, and whom to ask for its rows: the gateway that writes it, else the files.
+/// One or more open stores, which read as one: of several gateways, tracks of one session are put together.
 ///
-/// It may hold the index, and a gateway that starts then has to wait for it: verbs take a library,
+/// It may hold an index, and a gateway that starts then has to wait for it: verbs take a library,
 /// get what they need, and let go of it before they print.
 pub(super) struct Library {
-    directory: PathBuf,
-    reader: Reader,
-    rows: Rows,
+    /// At least one.
+    sources: Vec<Source>,
     verb: &'static str,
     through: Through,
-}
-
-enum Rows {
-    Files(Catalog),
-    Gateway(GatewayRows),
 }
 
 /// What an id names.
 pub(super) enum Found {
     /// A session.
-    Session(Box<SessionView>),
+    Session(Box<WholeSession>),
     /// An exchange.
     Exchange(Box<ExchangeRow>),
 }
@@ -45,76 +39,119 @@ const CANDIDATES_MAX: usize = MATCHING_IDS_MAX - 1;
 const QUERY_BYTES_MAX: usize = 2048;
 
 impl Library {
-    /// Opens a store for a verb that reads content in this way. Where a gateway writes it and answers on the
-    /// socket, rows are asked of it; why not is said, unless there is no socket at all.
+    /// Opens stores for a verb that reads content in this way.
     pub(super) fn open(
-        place: &Place,
+        places: &[Place],
         verb: &'static str,
         through: Through,
         screen: &mut Screen<'_>,
     ) -> Result<Self, CliError> {
-        let reader = place.reader()?;
-        let Some(rows) = place.gateway(&reader, screen)? else {
-            return Self::from_files(place, verb, screen);
-        };
-        let directory = place.directory.clone();
-        Ok(Self { directory, reader, rows: Rows::Gateway(rows), verb, through })
+        let sources = places.iter().map(|place| Source::open(place, screen));
+        let sources: Vec<_> = sources.collect::<Result<_, _>>()?;
+        let asked = sources.iter().any(|source| source.asked().is_some());
+        let through = if asked { through } else { Through::Files };
+        Ok(Self { sources, verb, through })
     }
 
-    /// As [`Library::open`], from the files alone. Warns of what cannot be read in them.
+    /// As [`Library::open`], from the files alone.
     pub(super) fn from_files(
-        place: &Place,
+        places: &[Place],
         verb: &'static str,
         screen: &mut Screen<'_>,
     ) -> Result<Self, CliError> {
-        let reader = place.reader()?;
-        let directory = place.directory.clone();
-        let catalog = reader.catalog().map_err(|error| failed("read", &directory, error))?;
-        for what in catalog.damage().iter().map(|error| chain(error)) {
-            writeln!(screen.err, "warning: {}", escape::line(&what))?;
-        }
-        if !catalog.damage().is_empty() {
-            writeln!(screen.err, "hint: rows may be missing; see: recorder verify")?;
-        }
-        let (rows, through) = (Rows::Files(catalog), Through::Files);
-        Ok(Self { directory, reader, rows, verb, through })
+        let sources = places.iter().map(|place| Source::from_files(place, screen));
+        let sources = sources.collect::<Result<_, _>>()?;
+        Ok(Self { sources, verb, through: Through::Files })
     }
 
-    /// Tells the gateway, if it is asked, what will be read: it gives no rows before. Once per library.
+    /// Tells the gateways that are asked what will be read: they give no rows before. Once per library.
     pub(super) fn announce(&self, what: AccessScope) -> Result<(), CliError> {
-        let Rows::Gateway(gateway) = &self.rows else { return Ok(()) };
-        let (verb, through) = (self.verb.to_owned(), self.through);
-        let announced = gateway.announce(&Announcement { verb, through, what });
-        announced.map_err(|error| CliError::Asked(Box::new(error)))
+        for gateway in self.sources.iter().filter_map(Source::asked) {
+            let (verb, through) = (self.verb.to_owned(), self.through);
+            let announced = gateway.announce(&Announcement { verb, through, what: what.clone() });
+            announced.map_err(|error| CliError::Asked(Box::new(error)))?;
+        }
+        Ok(())
     }
 
-    /// The segments alone: reading them keeps no gateway waiting.
-    pub(super) fn reader(&self) -> Reader {
-        self.reader.clone()
+    /// Whether several stores are read as one.
+    pub(super) const fn is_merged(&self) -> bool {
+        self.sources.len() > 1
+    }
+
+    /// The segments alone, of the store that has this position: reading them keeps no gateway waiting.
+    pub(super) fn reader(&self, position: Position) -> Reader {
+        self.source(position).reader.clone()
+    }
+
+    /// The gateway that wrote what is at this position, where there are several.
+    pub(super) fn gateway(&self, position: Position) -> Option<GatewayId> {
+        self.source(position).gateway.filter(|_| self.is_merged())
     }
 
     /// All sessions, once announced.
-    pub(super) fn sessions(&self) -> Result<Vec<SessionView>, CliError> {
-        self.rows().sessions().map_err(|error| self.failed_rows(error))
+    pub(super) fn sessions(&self) -> Result<Vec<WholeSession>, CliError> {
+        let mut tracks = Vec::new();
+        for source in &self.sources {
+            tracks.extend(source.tracks()?);
+        }
+        Ok(if self.is_merged() {
+            replay::merge(tracks)
+        } else {
+            tracks.into_iter().map(WholeSession::of).collect()
+        })
     }
 
     /// What a search finds, once announced.
     pub(super) fn search(&self, query: &Query) -> Result<Vec<ExchangeRow>, CliError> {
-        self.rows().search(query).map_err(|error| self.failed_rows(error))
+        let [first, ..] = &self.sources[..] else { return Ok(Vec::new()) };
+        if !self.is_merged() {
+            return first.search(query);
+        }
+        let session = query.session.map(|id| self.whole_session(id)).transpose()?.flatten();
+        let mut rows = Vec::new();
+        for source in &self.sources {
+            let Some(whole) = &session else {
+                rows.extend(source.search(query)?);
+                continue;
+            };
+            for track in whole.tracks.iter().filter(|track| track.gateway == source.gateway) {
+                let session = Some(track.view.session);
+                rows.extend(source.search(&Query { session, ..query.clone() })?);
+            }
+        }
+        // As each store has them, so that the cursor means the same in all.
+        rows.sort_by_key(|row| row.exchange);
+        if query.limit > 0 {
+            rows.truncate(query.limit);
+        }
+        Ok(rows)
     }
 
     pub(super) fn records(&self, row: &ExchangeRow) -> Result<Option<ExchangeRecords>, CliError> {
-        self.reader.exchange_at(row).map_err(|error| self.failed(error))
+        let source = self.source(row.first);
+        source.reader.exchange_at(row).map_err(|error| source.failed(error))
     }
 
     /// As `records`, without bodies.
     pub(super) fn heads(&self, row: &ExchangeRow) -> Result<Option<ExchangeRecords>, CliError> {
-        self.reader.heads_at(row).map_err(|error| self.failed(error))
+        let source = self.source(row.first);
+        source.reader.heads_at(row).map_err(|error| source.failed(error))
     }
 
-    pub(super) fn timeline(&self, session: SessionView) -> Result<Timeline, CliError> {
-        let witness = self.witness_before(session.first);
-        replay::load(&self.reader, self.rows(), session, witness).map_err(|error| match error {
+    pub(super) fn timeline(&self, session: WholeSession) -> Result<Timeline, CliError> {
+        let witness = self.witness_before(session.view.first);
+        let recorded: Vec<_> = session
+            .tracks
+            .iter()
+            .map(|track| {
+                let is_its = |source: &&Source| source.gateway == track.gateway;
+                let source = self.sources.iter().find(is_its).unwrap_or(&self.sources[0]);
+                let session = track.view.session;
+                Recorded { reader: &source.reader, rows: source.rows(), session }
+            })
+            .collect();
+        replay::load(&recorded, session, witness).map_err(|error| match error {
             LoadError::Rows(CatalogError::Asked(error)) => CliError::Asked(error),
             error => error.into(),
         })
@@ -135,53 +172,63 @@ impl Library {
     pub(super) fn find(&self, id: &str) -> Result<Found, CliError> {
         let not_found = || CliError::NotFound { what: "session or exchange", id: id.into() };
         let MatchingIds { sessions, exchanges } = self.matching_ids(id)?;
-        let failed = |error| self.failed_rows(error);
         match (&sessions[..], &exchanges[..]) {
             ([], []) => Err(not_found()),
             (&[session], _) => {
+                // To find its tracks all sessions are read.
+                let sessions = if self.is_merged() { Vec::new() } else { sessions };
                 self.announce(AccessScope { sessions, ..AccessScope::default() })?;
-                let view = self.rows().session(session).map_err(failed)?;
-                Ok(Found::Session(Box::new(view.ok_or_else(not_found)?)))
+                let whole = self.whole_session(session)?;
+                Ok(Found::Session(Box::new(whole.ok_or_else(not_found)?)))
             }
             ([], &[exchange]) => {
                 self.announce(AccessScope { exchanges, ..AccessScope::default() })?;
-                let row = self.rows().exchange(exchange).map_err(failed)?;
-                Ok(Found::Exchange(Box::new(row.ok_or_else(not_found)?)))
+                for source in &self.sources {
+                    let row = source.rows().exchange(exchange);
+                    if let Some(row) = row.map_err(|error| source.failed_rows(error))? {
+                        return Ok(Found::Exchange(Box::new(row)));
+                    }
+                }
+                Err(not_found())
             }
             ([], several) => Err(ambiguous(id, several)),
             (several, _) => Err(ambiguous(id, several)),
         }
     }
 
+    /// A session by the id of one of its tracks.
+    fn whole_session(&self, id: SessionId) -> Result<Option<WholeSession>, CliError> {
+        if self.is_merged() {
+            return Ok(self.sessions()?.into_iter().find(|whole| whole.has(id)));
+        }
+        let [source, ..] = &self.sources[..] else { return Ok(None) };
+        Ok(source.session(id)?.map(|view| WholeSession::of(source.track(view))))
+    }
+
     fn matching_ids(&self, id: &str) -> Result<MatchingIds, CliError> {
         let part: IdPart =
             id.parse().map_err(|_| CliError::BadId { id: id.chars().take(64).collect() })?;
-        self.rows().matching_ids(&part).map_err(|error| self.failed_rows(error))
+        let mut found = MatchingIds::default();
+        for source in &self.sources {
+            let ids = source.rows().matching_ids(&part);
+            let ids = ids.map_err(|error| source.failed_rows(error))?;
+            found.sessions.extend(ids.sessions);
+            found.exchanges.extend(ids.exchanges);
+        }
+        Ok(found)
     }
 
-    fn rows(&self) -> &dyn RowSource {
-        match &self.rows {
-            Rows::Files(catalog) => catalog,
-            Rows::Gateway(gateway) => gateway,
-        }
+    /// The store that has what is at a position. A row comes from one of them; its segment may have gone since.
+    fn source(&self, position: Position) -> &Source {
+        let found = self.sources.iter().find(|source| source.has(position));
+        found.unwrap_or(&self.sources[0])
     }
 
     /// What the witness of the run could see that wrote the record here. None also where that
     /// cannot be read: damage elsewhere must not hide a session.
     pub(super) fn witness_before(&self, position: Position) -> Option<CapabilityRecord> {
-        let started = gateway_started(&self.reader, Some(position));
+        let started = gateway_started(&self.source(position).reader, Some(position));
         started.ok().flatten().map(|started| started.witness)
-    }
-
-    fn failed_rows(&self, error: CatalogError) -> CliError {
-        match error {
-            CatalogError::Asked(error) => CliError::Asked(error),
-            error => self.failed(error),
-        }
-    }
-
-    fn failed(&self, error: impl std::error::Error + Send + Sync + 'static) -> CliError {
-        failed("read", &self.directory, error)
     }
 }
 

@@ -2,11 +2,11 @@
 
 use super::{
     CliError, Outcome,
-    args::KindWord,
     json::SessionLine,
     library::Library,
     screen::{Ink, Screen},
     seen, text, units,
+    verb_args::KindWord,
 };
 use crate::{
     model::{AccessScope, SessionKind},
@@ -21,11 +21,12 @@ pub(super) fn run(
 ) -> Result<Outcome, CliError> {
     library.announce(AccessScope::default())?;
     let mut sessions = library.sessions()?;
-    sessions.retain(|view| kind.is_none_or(|kind| view.kind == kind.session_kind()));
+    sessions.retain(|whole| kind.is_none_or(|kind| whole.view.kind == kind.session_kind()));
+    let is_merged = library.is_merged();
     drop(library);
     if screen.json {
-        for view in &sessions {
-            screen.object(&SessionLine::from(view))?;
+        for whole in &sessions {
+            screen.object(&SessionLine::new(&whole.view, &whole.tracks))?;
         }
         return Ok(Outcome::Fine);
     }
@@ -33,7 +34,7 @@ pub(super) fn run(
         writeln!(screen.err, "no sessions yet")?;
         return Ok(Outcome::Fine);
     }
-    let header = [
+    let mut header = vec![
         "SESSION",
         "STATE",
         "PRINCIPAL",
@@ -46,7 +47,14 @@ pub(super) fn run(
         "EFFECTS",
         "ACCOUNT",
     ];
-    screen.table(&header, sessions.iter().map(cells).collect())?;
+    let mut rows: Vec<_> = sessions.iter().map(|whole| cells(&whole.view)).collect();
+    if is_merged {
+        header.push("GATEWAYS");
+        for (row, whole) in rows.iter_mut().zip(&sessions) {
+            row.push((text::gateways(&whole.tracks), Ink::Plain));
+        }
+    }
+    screen.table(&header, rows)?;
     Ok(Outcome::Fine)
 }
 

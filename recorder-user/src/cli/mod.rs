@@ -25,6 +25,7 @@ mod library;
 mod ls;
 mod outlet;
 mod place;
+mod places;
 mod prune;
 mod reindex;
 mod replay;
@@ -35,27 +36,34 @@ mod search_bypass;
 mod seen;
 mod session_follow;
 mod show;
+mod show_evidence;
 mod show_json;
 mod show_seen;
 mod show_stream;
+mod source;
 mod stream;
 mod stream_views;
 mod text;
 pub mod units;
+mod verb_args;
 mod verify;
+mod verify_told;
 mod watch;
 mod witness;
 
-pub use args::{
-    AccessesArgs, ChannelWord, Cli, EffectWord, ExportArgs, FollowArgs, FormatWord, HoldVerb,
-    KindWord, PruneArgs, ReplayArgs, ScopeWord, SearchArgs, Verb, VerdictWord, WitnessArgs,
-};
+pub use args::{Cli, Verb};
 pub use error::{CliError, Outcome};
 pub use screen::{Ink, Look, Screen, terminal_size};
+pub use verb_args::{
+    AccessesArgs, ArchiveArgs, ChannelWord, EffectWord, ExportArgs, FollowArgs, FormatWord,
+    HoldVerb, KeysVerb, KindWord, LsArgs, PruneArgs, ReplayArgs, ScopeWord, SearchArgs,
+    VerdictWord, WitnessArgs,
+};
 
 use crate::model::{Through, Timestamp};
 use library::Library;
 use place::Place;
+use places::Places;
 
 /// Runs one verb.
 ///
@@ -64,28 +72,43 @@ use place::Place;
 pub fn run(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
     use Through::{Files, Socket};
     match &cli.verb {
-        Verb::Ls { kind } => {
-            with_rows(cli, "ls", Socket, screen, |library, screen| ls::run(library, *kind, screen))
+        Verb::Ls(args) => {
+            let places = Places::named(cli, &args.archive, "ls", screen)?;
+            with_rows(&places, "ls", Socket, screen, |library, screen| {
+                ls::run(library, args.kind, screen)
+            })
         }
-        Verb::Show { id } => {
-            with_rows(cli, "show", Files, screen, |library, screen| show::run(library, id, screen))
+        Verb::Show { id, archive } => {
+            let places = Places::named(cli, archive, "show", screen)?;
+            with_rows(&places, "show", Files, screen, |library, screen| {
+                show::run(library, id, screen)
+            })
         }
-        Verb::Replay(args) => with_rows(cli, "replay", Files, screen, |library, screen| {
-            replay::run(library, args, screen)
-        }),
-        Verb::Follow(args) => with_rows(cli, "follow", Files, screen, |library, screen| {
-            follow::run(library, args, screen)
-        }),
-        Verb::Export(args) => with_rows(cli, "export", Files, screen, |library, screen| {
-            export::run(library, args, screen)
-        }),
-        Verb::Search(args) => with_rows(cli, "search", Socket, screen, |library, screen| {
-            search::run(library, args, Timestamp::now(), screen)
-        }),
-        Verb::Verify { target, key, head } => {
-            let asked =
-                verify::Asked { target: target.as_deref(), keys: key, head: head.as_deref() };
-            verify::run(cli, &asked, screen)
+        Verb::Replay(args) => {
+            let places = Places::named(cli, &args.archive, "replay", screen)?;
+            with_rows(&places, "replay", Files, screen, |library, screen| {
+                replay::run(library, args, screen)
+            })
+        }
+        Verb::Follow(args) => {
+            with_rows(&Places::one(cli)?, "follow", Files, screen, |library, screen| {
+                follow::run(library, args, screen)
+            })
+        }
+        Verb::Export(args) => {
+            with_rows(&Places::one(cli)?, "export", Files, screen, |library, screen| {
+                export::run(library, args, screen)
+            })
+        }
+        Verb::Search(args) => {
+            let places = Places::named(cli, &args.archive, "search", screen)?;
+            with_rows(&places, "search", Socket, screen, |library, screen| {
+                search::run(library, args, Timestamp::now(), screen)
+            })
+        }
+        Verb::Verify { target, key, head, archive } => {
+            let (target, head) = (target.as_deref(), head.as_deref());
+            verify::run(cli, &verify::Asked { target, keys: key, head, archive }, screen)
         }
         Verb::Head => verify::head(&Place::named(cli)?.directory, screen),
         Verb::Keys { verb } => keys::run(&Place::named(cli)?.directory, *verb, screen),
@@ -105,17 +128,16 @@ pub fn run(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
 /// Runs a verb that needs rows. Where a gateway stops answering on the way, it runs again on the files: verbs
 /// print nothing before they have all rows.
 fn with_rows(
-    cli: &Cli,
+    places: &Places,
     verb: &'static str,
     through: Through,
     screen: &mut Screen<'_>,
     run: impl Fn(Library, &mut Screen<'_>) -> Result<Outcome, CliError>,
 ) -> Result<Outcome, CliError> {
-    let place = Place::named(cli)?;
-    match run(Library::open(&place, verb, through, screen)?, screen) {
+    match run(Library::open(&places.list, verb, through, screen)?, screen) {
         Err(CliError::Asked(error)) => {
             place::remark(&*error, screen)?;
-            run(Library::from_files(&place, verb, screen)?, screen)
+            run(Library::from_files(&places.list, verb, screen)?, screen)
         }
         done => done,
     }

@@ -18,7 +18,26 @@ pub(super) struct Place {
 impl Place {
     /// What was named with `--store` and `--socket`.
     pub(super) fn named(cli: &Cli) -> Result<Self, CliError> {
-        Self::of(cli.store.clone().ok_or(CliError::NoStore)?, cli)
+        match Self::all_named(cli, false)? {
+            mut one if one.len() == 1 => Ok(one.remove(0)),
+            _ => Err(CliError::OneStore),
+        }
+    }
+
+    /// All that were named with `--store`; none is fine where there is something else to read.
+    pub(super) fn all_named(cli: &Cli, may_be_none: bool) -> Result<Vec<Self>, CliError> {
+        if cli.store.is_empty() && !may_be_none {
+            return Err(CliError::NoStore);
+        }
+        if cli.store.len() > 1 && cli.socket.is_some() {
+            return Err(CliError::OneSocket);
+        }
+        cli.store.iter().map(|store| Self::of(store.clone(), cli)).collect()
+    }
+
+    /// A store that no gateway writes.
+    pub(super) const fn at(directory: PathBuf) -> Self {
+        Self { directory, socket: None }
     }
 
     /// The store in this directory.

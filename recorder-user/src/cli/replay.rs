@@ -4,18 +4,19 @@ use std::fmt::Write as _;
 
 use super::{
     CliError, Outcome,
-    args::ReplayArgs,
     library::{Found, Library},
     replay_json,
     screen::{Ink, Look, Screen},
     seen,
     stream::{self, Playing},
-    text, units, watch,
+    text, units,
+    verb_args::ReplayArgs,
+    watch,
 };
 use crate::{
     model::{CapabilityRecord, Ending, SessionKind, StreamRequest, Tier},
     replay::{
-        Detail, ObjectHistory, Pace, Player, Summary, Timeline, What, is_stream,
+        Detail, ObjectHistory, Pace, Player, Summary, Timeline, Track, What, is_stream,
         stream::{command_line, is_log, may_be_stream},
     },
     store::{ExchangeRow, SessionView},
@@ -58,7 +59,7 @@ fn exchange(
     playing: &Playing,
     screen: &mut Screen<'_>,
 ) -> Result<Outcome, CliError> {
-    let reader = library.reader();
+    let reader = library.reader(row.first);
     drop(library);
     if is_stream(row) {
         watch::play(&reader, row, playing, screen)?;
@@ -108,6 +109,9 @@ impl Columns {
 fn play(timeline: &Timeline, pace: Pace, screen: &mut Screen<'_>) -> Result<(), CliError> {
     let look = screen.look;
     for line in header(&timeline.session, timeline.witness.as_ref(), look) {
+        screen.line(&line)?;
+    }
+    for line in tracks(&timeline.tracks) {
         screen.line(&line)?;
     }
     let columns = Columns::of(timeline);
@@ -197,11 +201,27 @@ pub(super) fn header(
     lines
 }
 
+/// Who wrote what of it, where there are several.
+pub(super) fn tracks(tracks: &[Track]) -> Vec<String> {
+    let lines = tracks.iter().filter(|_| tracks.len() > 1).map(|Track { gateway, view }| {
+        format!(
+            "track   gateway {}  session {}  started {} UTC  {}  {}  account {}",
+            text::gateway(*gateway),
+            view.session,
+            units::short_time(view.started),
+            text::state(view).0,
+            units::count(view.exchanges, "exchange"),
+            text::account(&view.account).0,
+        )
+    });
+    lines.collect()
+}
+
 fn witness_words(witness: &CapabilityRecord) -> String {
     match witness.tier {
         Tier::Off => "no witness".into(),
         Tier::T5 => "TCP_INFO witness, tier T5".into(),
-        tier if witness.self_test => format!("kernel-verified, tier {tier:?}"),
+        tier if witness.self_test => format!("eBPF witness, tier {tier:?}"),
         tier => format!("tier {tier:?}, self-test not passed"),
     }
 }
@@ -220,15 +240,16 @@ fn exchange_line(
     let (outcome, outcome_ink) = text::outcome(row, &timeline.objects_of(row));
     let latency = text::latency(row);
     // Padded before they are painted: colours have no width.
-    [
+    let cells = [
         look.paint(Ink::Strong, &format!("{command:0$}", columns.command)),
         format!("{request:0$}", columns.request),
         look.paint(status_ink, &format!("{status:>3}")),
         format!("{latency:>0$}", columns.latency),
         look.paint(account_ink, &format!("{account:0$}", columns.account)),
         look.paint(outcome_ink, &outcome),
-    ]
-    .join("  ")
+    ];
+    let by = timeline.gateway_of(row).map(|id| format!("by {}", text::short_id(&id)));
+    cells.into_iter().chain(by).collect::<Vec<_>>().join("  ")
 }
 
 /// What a stream was asked for, and how to see it.

@@ -73,7 +73,7 @@ pub(super) fn play(
     pace: Pace,
     screen: &mut Screen<'_>,
 ) -> Result<(), CliError> {
-    let session = SessionLine::from(&timeline.session);
+    let session = SessionLine::new(&timeline.session, &timeline.tracks);
     screen.object(&EventLine::Session { session, witness: timeline.witness.as_ref() })?;
     let commands = timeline.command_indices();
     for (wait, event) in Player::new(timeline.events.iter(), pace) {
@@ -89,7 +89,7 @@ pub(super) fn play(
                 EventLine::Exchange {
                     at_us,
                     command_name: &timeline.commands[commands[index]].label,
-                    exchange: Box::new(ExchangeLine::from(row)),
+                    exchange: Box::new(ExchangeLine::from(row).by(timeline.gateway_of(row))),
                     stream: detail.and_then(|detail| detail.stream.as_ref()),
                     gaps: detail.map_or(&[], |detail| &detail.gaps),
                 }

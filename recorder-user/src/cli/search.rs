@@ -2,11 +2,11 @@
 
 use super::{
     CliError, Outcome,
-    args::{EffectWord, KindWord, SearchArgs, VerdictWord},
     json::ExchangeLine,
     library::{self, Library},
     screen::{Ink, Screen},
     search_bypass, text, units,
+    verb_args::{EffectWord, KindWord, SearchArgs, VerdictWord},
 };
 use crate::{
     model::{Decision, Effect, Timestamp},
@@ -30,19 +30,21 @@ pub(super) fn run(
     // One more than asked for tells whether there is more.
     query.limit = if limit == 0 { 0 } else { limit.saturating_add(1) };
     let mut rows = library.search(&query)?;
+    let gateways: Vec<_> = rows.iter().map(|row| library.gateway(row.first)).collect();
+    let is_merged = library.is_merged();
     drop(library);
     let more = limit > 0 && rows.len() > limit;
     if more {
         rows.truncate(limit);
     }
     if screen.json {
-        for row in &rows {
-            screen.object(&ExchangeLine::from(row))?;
+        for (row, gateway) in rows.iter().zip(gateways) {
+            screen.object(&ExchangeLine::from(row).by(gateway))?;
         }
     } else if rows.is_empty() {
         writeln!(screen.err, "nothing found")?;
     } else {
-        let header = [
+        let mut header = vec![
             "EXCHANGE",
             "SESSION",
             "TIME (UTC)",
@@ -54,7 +56,14 @@ pub(super) fn run(
             "OUTCOME",
             "ACCOUNT",
         ];
-        screen.table(&header, rows.iter().map(cells).collect())?;
+        let mut table: Vec<_> = rows.iter().map(cells).collect();
+        if is_merged {
+            header.push("GATEWAY");
+            for (cells, gateway) in table.iter_mut().zip(gateways) {
+                cells.push((text::gateway(gateway), Ink::Plain));
+            }
+        }
+        screen.table(&header, table)?;
     }
     if let (true, Some(last)) = (more, rows.last()) {
         screen.out.flush()?;

@@ -3,11 +3,11 @@
 
 use super::{
     CliError, Outcome,
-    args::SearchArgs,
     json::SessionLine,
     library::{self, Library},
     screen::{Ink, Screen},
     seen, text, units,
+    verb_args::SearchArgs,
 };
 use crate::{
     model::{AccessScope, PodFacts, SessionId, SessionKind, Timestamp},
@@ -25,25 +25,25 @@ pub(super) fn run(
     library.announce(wanted.scope())?;
     let mut found = library.sessions()?;
     drop(library);
-    found.retain(|view| wanted.matches(view));
+    found.retain(|whole| wanted.matches(&whole.view));
     let more = args.limit > 0 && found.len() > args.limit;
     if more {
         found.truncate(args.limit);
     }
     if screen.json {
-        for view in &found {
-            screen.object(&SessionLine::from(view))?;
+        for whole in &found {
+            screen.object(&SessionLine::new(&whole.view, &whole.tracks))?;
         }
     } else if found.is_empty() {
         writeln!(screen.err, "nothing found")?;
     } else {
         let header =
             ["SESSION", "STATE", "BEGAN (UTC)", "LASTED", "WHO", "EXECUTABLE", "WHAT", "CLUSTER"];
-        screen.table(&header, found.iter().map(cells).collect())?;
+        screen.table(&header, found.iter().map(|whole| cells(&whole.view)).collect())?;
     }
     if let (true, Some(last)) = (more, found.last()) {
         screen.out.flush()?;
-        writeln!(screen.err, "there is more: --after {}", last.session)?;
+        writeln!(screen.err, "there is more: --after {}", last.view.session)?;
     }
     Ok(Outcome::Fine)
 }

@@ -26,7 +26,7 @@ pub(super) fn run(
     let query = Query { session: Some(view.session), ..Query::default() };
     let rows = library.search(&query)?;
     let witness = library.witness_before(view.first);
-    let reader = library.reader();
+    let reader = library.reader(view.first);
     drop(library);
     if !screen.json {
         for line in replay::header(&view, witness.as_ref(), screen.look) {

@@ -6,6 +6,7 @@ use super::{
     library::{Found, Library, failed},
     replay,
     screen::{Ink, Look, Screen},
+    show_evidence as evidence,
     show_json::{ExchangeShown, SessionShown},
     show_seen,
     show_stream::StreamLoaded,
@@ -13,12 +14,11 @@ use super::{
 };
 use crate::{
     model::{
-        Account, BodyFacts, Direction, ExchangeOpened, Principal, SessionKind, SocketEvidence,
-        TokenFacts,
+        BodyFacts, Direction, ExchangeEnd, ExchangeOpened, Principal, SessionKind, TokenFacts,
     },
     replay::{
-        BODY_BYTES_MAX, Connections, Form, assemble, connections, indent_json, is_stream, readable,
-        stream::may_be_stream, watch_frames,
+        BODY_BYTES_MAX, Connections, Form, WholeSession, assemble, connections, indent_json,
+        is_stream, readable, stream::may_be_stream, watch_frames,
     },
     store::{ExchangeRecords, ExchangeRow, Query, SessionView},
 };
@@ -30,28 +30,40 @@ pub(super) fn run(
     screen: &mut Screen<'_>,
 ) -> Result<Outcome, CliError> {
     match library.find(id)? {
-        Found::Session(view) => session(library, &view, screen)?,
+        Found::Session(whole) => session(library, &whole, screen)?,
         Found::Exchange(row) => exchange(library, &row, screen)?,
     }
     Ok(Outcome::Fine)
 }
 
-fn session(library: Library, view: &SessionView, screen: &mut Screen<'_>) -> Result<(), CliError> {
+fn session(
+    library: Library,
+    whole: &WholeSession,
+    screen: &mut Screen<'_>,
+) -> Result<(), CliError> {
+    let WholeSession { view, tracks } = whole;
     let query = Query { session: Some(view.session), ..Query::default() };
     let rows = library.search(&query)?;
     let witness = library.witness_before(view.first);
-    let reader = library.reader();
+    let readers: Vec<_> =
+        tracks.iter().map(|track| (library.reader(track.view.first), &track.view)).collect();
+    let gateways: Vec<_> = rows.iter().map(|row| library.gateway(row.first)).collect();
     drop(library);
-    let Connections { seen, left_out, .. } = connections(&reader, view)
-        .map_err(|error| failed("read the connections in", reader.directory(), error))?;
+    let mut seen = Connections::default();
+    for (reader, track) in readers {
+        let directory = reader.directory().to_owned();
+        let read = connections(&reader, track, &mut seen);
+        read.map_err(|error| failed("read the connections in", &directory, error))?;
+    }
     if screen.json {
-        let exchange_rows = rows.iter().map(ExchangeLine::from).collect();
-        let session = SessionLine::from(view);
+        let lines = rows.iter().zip(gateways);
+        let lines = lines.map(|(row, gateway)| ExchangeLine::from(row).by(gateway));
+        let (session, exchange_rows) = (SessionLine::new(view, tracks), lines.collect());
         screen.object(&SessionShown {
             session,
             exchange_rows,
-            connections: &seen,
-            connections_left_out: left_out,
+            connections: &seen.seen,
+            connections_left_out: seen.left_out,
         })?;
         return Ok(());
     }
@@ -59,18 +71,30 @@ fn session(library: Library, view: &SessionView, screen: &mut Screen<'_>) -> Res
         screen.line(&line)?;
     }
     let principal = &view.principal;
-    if view.kind == SessionKind::Api {
-        screen.line(&format!("subject {}", text::short(&principal.subject, 120)))?;
+    for line in replay::tracks(tracks) {
+        screen.line(&line)?;
     }
+    if view.kind == SessionKind::Bypass {
+        return show_seen::print(view, &seen, screen);
+    }
+    screen.line(&format!("subject {}", text::short(&principal.subject, 120)))?;
     if !principal.groups.is_empty() {
         screen.line(&format!("groups  {}", text::short(&principal.groups.join(", "), 400)))?;
     }
-    if view.kind == SessionKind::Api {
-        screen.line("")?;
-        let header = ["EXCHANGE", "AT", "REQUEST", "STATUS", "LATENCY", "OUTCOME", "ACCOUNT"];
-        screen.table(&header, rows.iter().map(|row| cells(view, row)).collect())?;
+    for line in evidence::totals(&view.totals) {
+        screen.line(&line)?;
     }
-    show_seen::print(view, &seen, left_out, screen)
+    screen.line("")?;
+    let mut header = vec!["EXCHANGE", "AT", "REQUEST", "STATUS", "LATENCY", "OUTCOME", "ACCOUNT"];
+    let mut table: Vec<_> = rows.iter().map(|row| cells(view, row)).collect();
+    if tracks.len() > 1 {
+        header.push("GATEWAY");
+        for (cells, gateway) in table.iter_mut().zip(gateways) {
+            cells.push((text::gateway(gateway), Ink::Plain));
+        }
+    }
+    screen.table(&header, table)?;
+    show_seen::print(view, &seen, screen)
 }
 
 fn cells(view: &SessionView, row: &ExchangeRow) -> Vec<(String, Ink)> {
@@ -89,17 +113,18 @@ fn cells(view: &SessionView, row: &ExchangeRow) -> Vec<(String, Ink)> {
 fn exchange(library: Library, row: &ExchangeRow, screen: &mut Screen<'_>) -> Result<(), CliError> {
     let stream = may_be_stream(row);
     let records = if stream { library.heads(row)? } else { library.records(row)? };
-    let reader = library.reader();
+    let reader = library.reader(row.first);
     drop(library);
     let Some(records) = records else {
         return Err(CliError::Damaged(row.exchange));
     };
+    let end = evidence::response_end(&reader, row, &records);
     let stream = if stream { StreamLoaded::load(&reader, row, screen.json)? } else { None };
     if screen.json {
-        screen.object(&ExchangeShown::new(row, &records, stream))?;
+        screen.object(&ExchangeShown::new(row, &records, end, stream))?;
         return Ok(());
     }
-    for (key, value) in facts(row, &records, screen.look) {
+    for (key, value) in facts(row, &records, end.as_ref(), screen.look) {
         screen.line(&format!("{key:10} {value}"))?;
     }
     let Some(stream) = stream else {
@@ -111,7 +136,12 @@ fn exchange(library: Library, row: &ExchangeRow, screen: &mut Screen<'_>) -> Res
     stream.print(row, screen)
 }
 
-fn facts(row: &ExchangeRow, records: &ExchangeRecords, look: Look) -> Vec<(&'static str, String)> {
+fn facts(
+    row: &ExchangeRow,
+    records: &ExchangeRecords,
+    end: Option<&ExchangeEnd>,
+    look: Look,
+) -> Vec<(&'static str, String)> {
     let opened = &records.opened;
     let timing = &row.timing_us;
     let mut facts = vec![("exchange", row.exchange.to_string())];
@@ -158,13 +188,18 @@ fn facts(row: &ExchangeRow, records: &ExchangeRecords, look: Look) -> Vec<(&'sta
             ),
         ));
     }
+    let settled = records.settled.as_ref();
+    if let Some(spent) = settled.and_then(|settled| settled.spent_us) {
+        facts.push(("spent", evidence::spent(&spent)));
+    }
     if let Some(audit_id) = &row.audit_id {
         facts.push(("audit id", text::short(audit_id, 80)));
     }
     let (account, ink) = text::account(&row.account);
     facts.push(("account", look.paint(ink, &account)));
-    if let Some(settled) = &records.settled {
-        facts.extend(evidence(&settled.account).into_iter().map(|line| ("", line)));
+    if let Some(settled) = settled {
+        let lines = evidence::lines(&settled.account, end);
+        facts.extend(lines.into_iter().map(|line| ("", line)));
     }
     facts
 }
@@ -205,40 +240,6 @@ fn verdict(row: &ExchangeRow, opened: &ExchangeOpened) -> String {
         words = format!("{words}; error: {}", text::short(error, 200));
     }
     words
-}
-
-/// The evidence of an account, a line for each socket and gap.
-fn evidence(account: &Account) -> Vec<String> {
-    let mut lines = Vec::new();
-    if let Some(reason) = &account.reason {
-        lines.push(text::short(reason, 200));
-    }
-    for (name, socket) in [("client", &account.client), ("API server", &account.upstream)] {
-        if let Some(socket) = socket {
-            lines.push(socket_text(name, socket));
-        }
-    }
-    lines.extend(account.gaps.iter().map(text::gap));
-    lines
-}
-
-fn socket_text(name: &str, socket: &SocketEvidence) -> String {
-    let kernel = match (socket.kernel_in_bytes, socket.kernel_out_bytes) {
-        (Some(received), Some(sent)) => format!("kernel {received} B in, {sent} B out"),
-        _ => "kernel not asked".into(),
-    };
-    let lost = match socket.lost_events {
-        0 => String::new(),
-        lost => format!(", {lost} notices lost"),
-    };
-    format!(
-        "{name} socket {}: {kernel}{lost}; gateway {} B in, {} B out; plaintext {} B in, {} B out",
-        socket.cookie,
-        socket.gateway_in_bytes,
-        socket.gateway_out_bytes,
-        socket.plain_in_bytes,
-        socket.plain_out_bytes,
-    )
 }
 
 fn request_head(records: &ExchangeRecords, screen: &mut Screen<'_>) -> Result<(), CliError> {

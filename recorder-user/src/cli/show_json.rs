@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     model::{
-        Account, BodyFacts, Command, ConnectionSeen, Direction, Ending, MicrosSince, Principal,
-        Refusal, RequestHead, RequestInfo, ResponseHead, TokenFacts, Verdict,
+        Account, BodyFacts, Command, ConnectionSeen, Direction, Ending, ExchangeEnd, MicrosSince,
+        Principal, Refusal, RequestHead, RequestInfo, ResponseHead, Spent, TokenFacts, Verdict,
     },
     replay::{BODY_BYTES_MAX, Form, Frame, Frames, assemble, is_stream, readable, watch_frames},
     store::{ExchangeRecords, ExchangeRow},
@@ -59,6 +59,9 @@ pub(super) struct ExchangeShown<'a> {
     frames_left_out: u64,
     frames_undecoded_bytes: u64,
     evidence: Option<&'a Account>,
+    spent_us: Option<Spent>,
+    /// Where the response ended on the client's connection; null while that is open, and where it is not told.
+    response_end: Option<ExchangeEnd>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stream: Option<StreamShown<'a>>,
 }
@@ -89,6 +92,7 @@ impl<'a> ExchangeShown<'a> {
     pub(super) fn new(
         row: &'a ExchangeRow,
         records: &'a ExchangeRecords,
+        response_end: Option<ExchangeEnd>,
         stream: Option<StreamLoaded>,
     ) -> Self {
         let opened = &records.opened;
@@ -134,6 +138,8 @@ impl<'a> ExchangeShown<'a> {
             frames,
             stream,
             evidence: records.settled.as_ref().map(|settled| &settled.account),
+            spent_us: records.settled.as_ref().and_then(|settled| settled.spent_us),
+            response_end,
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     model::{ConnectionSeen, SeenBy, SessionKind},
+    replay::Connections,
     store::SessionView,
 };
 
@@ -14,10 +15,10 @@ use crate::{
 /// others a line for each connection.
 pub(super) fn print(
     view: &SessionView,
-    connections: &[ConnectionSeen],
-    left_out: u64,
+    connections: &Connections,
     screen: &mut Screen<'_>,
 ) -> Result<(), CliError> {
+    let Connections { seen: connections, left_out, .. } = connections;
     if view.kind == SessionKind::Bypass {
         for connection in connections {
             screen.line("")?;
@@ -30,7 +31,7 @@ pub(super) fn print(
         let header = ["AT", "WHAT", "WHO", "EXECUTABLE", "CONNECTION"];
         screen.table(&header, connections.iter().map(|seen| cells(view, seen)).collect())?;
     }
-    if left_out > 0 {
+    if *left_out > 0 {
         screen.line(&format!("and {left_out} more connections"))?;
     }
     Ok(())

@@ -7,11 +7,11 @@ use super::{
 };
 use crate::{
     model::{
-        AccountState, Change, Decision, Direction, Effect, Ending, Gap, GapStep, IncompleteReason,
-        ObjectChange, SessionKind,
+        AccountState, Change, Decision, Direction, Effect, Ending, Gap, GapStep, GatewayId,
+        IncompleteReason, ObjectChange, SessionKind,
     },
     replay::{
-        Frame, Frames, is_refused,
+        Frame, Frames, Track, is_refused,
         stream::{CopiedFile, CopiedFiles},
     },
     store::{AccountRow, EffectCounts, ExchangeRow, SessionView, StateWord},
@@ -25,6 +25,18 @@ use crate::{
 pub(super) fn short_id(id: &impl std::fmt::Display) -> String {
     let id = id.to_string();
     id.get(id.len().saturating_sub(8)..).unwrap_or(&id).into()
+}
+
+/// The ends of the ids of the gateways that wrote a session.
+pub(super) fn gateways(tracks: &[Track]) -> String {
+    let mut ids: Vec<_> = tracks.iter().map(|track| gateway(track.gateway)).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids.join(" ")
+}
+
+pub(super) fn gateway(id: Option<GatewayId>) -> String {
+    id.map_or_else(|| "-".into(), |id| short_id(&id))
 }
 
 /// `ended`, or `incomplete: client_lost (goes on)`.
@@ -44,9 +56,10 @@ pub(super) fn state(view: &SessionView) -> (String, Ink) {
     (text, ink)
 }
 
-/// `complete`, `gap 120 B`, `unwitnessed`.
+/// `kernel-verified`, `complete`, `gap 120 B`, `unwitnessed`.
 pub(super) fn account(account: &AccountRow) -> (String, Ink) {
     match account.state {
+        AccountState::Complete if account.kernel_verified => ("kernel-verified".into(), Ink::Good),
         AccountState::Complete => ("complete".into(), Ink::Good),
         AccountState::Gap => (format!("gap {}", units::bytes(account.gap_bytes)), Ink::Bad),
         AccountState::Unwitnessed => ("unwitnessed".into(), Ink::Warn),
@@ -234,6 +247,7 @@ pub(super) fn frames_rest(frames: &Frames) -> String {
 /// `kernel, response: 120 B at 4096..4216`.
 pub(super) fn gap(gap: &Gap) -> String {
     let step = match gap.step {
+        GapStep::Kernel if gap.tcp => "TCP's count against ciphertext",
         GapStep::Kernel => "kernel against ciphertext",
         GapStep::Plaintext => "plaintext against HTTP",
         GapStep::Body => "body against record",

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Direction, Timestamp};
+use super::{Direction, ExchangeSpan, Timestamp, is_false, is_zero};
 
 /// How much the witness can see (reference: kernel tiers in `docs/witness.md`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -78,6 +78,18 @@ pub struct SocketEvidence {
     /// Kernel notices that were lost on the way (holes in the sequence); the totals stay exact.
     #[serde(default)]
     pub lost_events: u64,
+    /// TCP's own count of bytes received and read, without the FIN: looked at when the connection closes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_in_bytes: Option<u64>,
+    /// TCP's own count of bytes taken from the writer, sent again or not: looked at when the connection closes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_out_bytes: Option<u64>,
+    /// Bytes that arrived and that nobody had read when the connection closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread_bytes: Option<u64>,
+    /// The part of the connection that one exchange had; none in the account of a whole connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span: Option<ExchangeSpan>,
 }
 
 /// The word of an account.
@@ -134,6 +146,10 @@ pub struct Gap {
     /// The socket, where the step is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie: Option<u64>,
+    /// In step `kernel`: it is TCP's own count that disagrees with that of the hooks. Bytes left or entered the
+    /// socket by a way that the hooks do not see.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub tcp: bool,
 }
 
 /// The comparison of recorded bytes with the witness.
@@ -148,6 +164,17 @@ pub struct Account {
     /// The sum of all gaps.
     #[serde(default)]
     pub gap_bytes: u64,
+    /// Bytes that passed while the witness did not see, at most eight spans: where they are, without a word on
+    /// whether they are accounted for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unseen: Vec<Gap>,
+    /// The sum of all that is unseen.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unseen_bytes: u64,
+    /// Complete by the count of eBPF programs that passed their self-test, and nothing happened to the witness
+    /// meanwhile: only this is called kernel-verified.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub kernel_verified: bool,
     /// Why unwitnessed, or what else to know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

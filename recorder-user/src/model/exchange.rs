@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Account, Effect, ExchangeId, MicrosSince, ObjectChange, Principal, RequestHead, RequestInfo,
-    ResponseHead, SessionId, StreamFacts, StreamRequest, Timestamp, TokenFacts, Verdict,
+    ResponseHead, SessionId, Spent, StreamFacts, StreamRequest, Timestamp, TokenFacts, Verdict,
 };
 
 /// What kubectl says of the invocation that made a request: a claim, not proof.
@@ -232,6 +232,9 @@ pub struct ExchangeSettled {
     pub response: BodyFacts,
     /// Phase timings.
     pub timing_us: Timing,
+    /// Where the time went; none for live streams, and in records of a gateway that did not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent_us: Option<Spent>,
     /// Comparison with the kernel at this instant; connections are compared again when they close.
     pub account: Account,
     /// What was seen of an upgraded connection; none for other exchanges.

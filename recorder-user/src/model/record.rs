@@ -7,9 +7,9 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Account, CapabilityRecord, ConnectionSeen, ExchangeId, ExchangeOpened, ExchangeSettled,
-    GatewayId, HoldChanged, MicrosSince, RecordingRead, RequestEnded, ResponseStarted,
-    SessionChanged, SessionOpened, SocketEvidence, Timestamp,
+    Account, CapabilityRecord, ConnectionSeen, ExchangeEnd, ExchangeId, ExchangeOpened,
+    ExchangeSettled, GatewayId, HoldChanged, MicrosSince, RecordingRead, RequestEnded,
+    ResponseStarted, SessionChanged, SessionOpened, SocketEvidence, Timestamp, WitnessChanged,
 };
 
 /// Which way bytes flow: `request` from the client to the API server, `response` back.
@@ -51,6 +51,8 @@ impl Kind {
     pub const UNRECORDED_SPAN: Self = Self(11);
     /// Somebody read recordings.
     pub const RECORDING_READ: Self = Self(12);
+    /// The witness lost something, or sees again.
+    pub const WITNESS_CHANGED: Self = Self(13);
     /// A connection that is not the gateway's, as the witness saw it.
     pub const CONNECTION_SEEN: Self = Self(14);
     /// A signed checkpoint of the chain.
@@ -132,6 +134,10 @@ pub struct ConnectionClosed {
     pub exchanges: u64,
     /// The sessions it carried, at most 64.
     pub sessions: Vec<super::SessionId>,
+    /// Where the responses ended on a client's connection, of the last 64 exchanges that did not share it with
+    /// others at that moment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<ExchangeEnd>,
 }
 
 /// Reads that passed while the store did not work, as policy allowed.
@@ -175,6 +181,8 @@ pub enum Record {
     HoldChanged(HoldChanged),
     /// See [`RecordingRead`].
     RecordingRead(Box<RecordingRead>),
+    /// See [`WitnessChanged`].
+    WitnessChanged(WitnessChanged),
     /// See [`ConnectionSeen`].
     ConnectionSeen(Box<ConnectionSeen>),
     /// A kind that this version does not know, or that it only reserves.
@@ -227,6 +235,7 @@ impl Record {
             Self::UnrecordedSpan(_) => Kind::UNRECORDED_SPAN,
             Self::HoldChanged(_) => Kind::HOLD_CHANGED,
             Self::RecordingRead(_) => Kind::RECORDING_READ,
+            Self::WitnessChanged(_) => Kind::WITNESS_CHANGED,
             Self::ConnectionSeen(_) => Kind::CONNECTION_SEEN,
             Self::Unknown { kind, .. } => *kind,
         }
@@ -257,6 +266,7 @@ impl Record {
             Self::UnrecordedSpan(record) => json(out, record),
             Self::HoldChanged(record) => json(out, record),
             Self::RecordingRead(record) => json(out, record),
+            Self::WitnessChanged(record) => json(out, record),
             Self::ConnectionSeen(record) => json(out, record),
             Self::Unknown { payload, .. } => out.put_slice(payload),
         }
@@ -282,6 +292,7 @@ impl Record {
             Kind::UNRECORDED_SPAN => Self::UnrecordedSpan(parse(&payload).map_err(bad)?),
             Kind::HOLD_CHANGED => Self::HoldChanged(parse(&payload).map_err(bad)?),
             Kind::RECORDING_READ => Self::RecordingRead(parse(&payload).map_err(bad)?),
+            Kind::WITNESS_CHANGED => Self::WitnessChanged(parse(&payload).map_err(bad)?),
             Kind::CONNECTION_SEEN => Self::ConnectionSeen(parse(&payload).map_err(bad)?),
             kind => Self::Unknown { kind, payload },
         })
@@ -358,6 +369,14 @@ mod tests {
                 ..crate::model::AccessScope::default()
             },
         })));
+        round_trip(Record::WitnessChanged(WitnessChanged {
+            time: Timestamp::from_micros(7),
+            event: crate::model::WitnessEvent::Detached,
+            tier: crate::model::Tier::T1,
+            blind: true,
+            lost: 0,
+            detail: "sock_send_length".into(),
+        }));
         round_trip(Record::ConnectionSeen(Box::new(ConnectionSeen {
             session: crate::model::SessionId::new(),
             relation: crate::model::Relation::Egress,

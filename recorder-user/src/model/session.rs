@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{SessionId, Timestamp};
+use super::{AccountState, ExchangeSettled, SessionId, Timestamp, is_false};
 
 /// Who a token proves: never the token itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -115,6 +115,145 @@ pub struct SessionChanged {
     /// What that user gave as the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// The session's account up to this instant; none where the gateway that knew it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<SessionAccount>,
+}
+
+/// The accounts of a session's exchanges in one. Those of its connections come when they close, which may be
+/// after the session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionAccount {
+    /// Any gap is a gap, else any unwitnessed is unwitnessed, else complete.
+    pub state: AccountState,
+    /// Every exchange's account is kernel-verified.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub kernel_verified: bool,
+    /// What the exchanges add up to.
+    #[serde(flatten)]
+    pub totals: SessionTotals,
+}
+
+/// What a session's exchanges add up to, of those that have an outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SessionTotals {
+    /// Exchanges whose account is complete.
+    pub complete: u64,
+    /// Those of them that are kernel-verified.
+    pub kernel_verified_exchanges: u64,
+    /// Exchanges whose account has a gap.
+    pub gaps: u64,
+    /// Exchanges whose account is unwitnessed.
+    pub unwitnessed: u64,
+    /// Bytes of all gaps.
+    pub gap_bytes: u64,
+    /// Bytes of the requests' bodies, before redaction.
+    pub request_bytes: u64,
+    /// Bytes of the responses' bodies, before redaction.
+    pub response_bytes: u64,
+    /// Bytes that the kernel received from the client for exchanges that had its connection to themselves, up to
+    /// each outcome.
+    pub client_in_bytes: u64,
+    /// Bytes that the kernel sent to the client, likewise.
+    pub client_out_bytes: u64,
+    /// Exchanges that shared the client's connection, whose bytes are not in the two sums before.
+    pub interleaved: u64,
+}
+
+impl SessionTotals {
+    /// What one outcome adds.
+    #[must_use]
+    pub fn of(settled: &ExchangeSettled) -> Self {
+        let account = &settled.account;
+        let one_if = |state| u64::from(account.state == state);
+        let span = account.client.as_ref().and_then(|client| client.span.as_ref());
+        let own = span.filter(|span| !span.interleaved);
+        Self {
+            complete: one_if(AccountState::Complete),
+            kernel_verified_exchanges: account.kernel_verified.into(),
+            gaps: one_if(AccountState::Gap),
+            unwitnessed: one_if(AccountState::Unwitnessed),
+            gap_bytes: account.gap_bytes,
+            request_bytes: settled.request.bytes,
+            response_bytes: settled.response.bytes,
+            client_in_bytes: own.map_or(0, |span| span.in_to.saturating_sub(span.in_from)),
+            client_out_bytes: own.map_or(0, |span| span.out_to.saturating_sub(span.out_from)),
+            interleaved: span.is_some_and(|span| span.interleaved).into(),
+        }
+    }
+
+    /// The numbers in the order of the fields.
+    #[must_use]
+    pub const fn to_array(self) -> [u64; Self::LENGTH] {
+        [
+            self.complete,
+            self.kernel_verified_exchanges,
+            self.gaps,
+            self.unwitnessed,
+            self.gap_bytes,
+            self.request_bytes,
+            self.response_bytes,
+            self.client_in_bytes,
+            self.client_out_bytes,
+            self.interleaved,
+        ]
+    }
+
+    /// The counterpart of [`Self::to_array`].
+    #[must_use]
+    pub const fn from_array(numbers: [u64; Self::LENGTH]) -> Self {
+        let [
+            complete,
+            kernel_verified_exchanges,
+            gaps,
+            unwitnessed,
+            gap_bytes,
+            request_bytes,
+            response_bytes,
+            client_in_bytes,
+            client_out_bytes,
+            interleaved,
+        ] = numbers;
+        Self {
+            complete,
+            kernel_verified_exchanges,
+            gaps,
+            unwitnessed,
+            gap_bytes,
+            request_bytes,
+            response_bytes,
+            client_in_bytes,
+            client_out_bytes,
+            interleaved,
+        }
+    }
+
+    /// How many numbers there are.
+    pub const LENGTH: usize = 10;
+
+    /// Takes more into the sums.
+    pub fn add(&mut self, more: &Self) {
+        let mut numbers = self.to_array();
+        for (number, more) in numbers.iter_mut().zip(more.to_array()) {
+            *number = number.saturating_add(more);
+        }
+        *self = Self::from_array(numbers);
+    }
+
+    /// The account that these sums make.
+    #[must_use]
+    pub fn account(self) -> SessionAccount {
+        let all = self.complete + self.gaps + self.unwitnessed;
+        let state = match (self.gaps, self.unwitnessed) {
+            (0, 0) if all > 0 => AccountState::Complete,
+            (0, _) => AccountState::Unwitnessed,
+            _ => AccountState::Gap,
+        };
+        let kernel_verified = all > 0 && self.kernel_verified_exchanges == all;
+        SessionAccount { state, kernel_verified, totals: self }
+    }
 }
 
 /// The states of a session.

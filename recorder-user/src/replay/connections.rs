@@ -41,13 +41,16 @@ impl Connections {
     }
 }
 
-/// Reads what the witness recorded with a session. Sessions without any cost nothing.
+/// Adds what the witness recorded with a session of one gateway. Sessions without any cost nothing.
 ///
 /// # Errors
 /// When the segments cannot be read.
-pub fn connections(reader: &Reader, view: &SessionView) -> Result<Connections, ReadError> {
-    let mut found = Connections::default();
-    let Some(last) = view.seen_last else { return Ok(found) };
+pub fn connections(
+    reader: &Reader,
+    view: &SessionView,
+    found: &mut Connections,
+) -> Result<(), ReadError> {
+    let Some(last) = view.seen_last else { return Ok(()) };
     for stored in reader.records_of_kind(Kind::CONNECTION_SEEN, Some(view.first)) {
         let stored = match stored {
             Ok(stored) => stored,
@@ -67,7 +70,7 @@ pub fn connections(reader: &Reader, view: &SessionView) -> Result<Connections, R
             break;
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 #[cfg(test)]

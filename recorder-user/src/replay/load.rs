@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
-use super::{Detail, Timeline, is_stream, stream::may_be_stream, was_cut, watch_frames};
+use super::{
+    Detail, Timeline, WholeSession, is_stream, stream::may_be_stream, was_cut, watch_frames,
+};
 use crate::{
-    model::{CapabilityRecord, ExchangeId, ExchangeSettled},
+    model::{CapabilityRecord, ExchangeId, ExchangeSettled, SessionId},
     store::{
         CatalogError, ExchangeEnds, ExchangeRecords, ExchangeRow, Query, ReadError, Reader,
-        RowSource, SessionView,
+        RowSource,
     },
 };
 
@@ -28,27 +30,42 @@ pub enum LoadError {
     },
 }
 
-/// Puts together the timeline of a session.
+/// Where one track of a session is read.
+pub struct Recorded<'a> {
+    /// The segments.
+    pub reader: &'a Reader,
+    /// The rows.
+    pub rows: &'a dyn RowSource,
+    /// The session's id there.
+    pub session: SessionId,
+}
+
+/// Puts together the timeline of a session from all its tracks.
 ///
 /// Rows are enough for most exchanges; records are read only of those that rows do not tell in
-/// full, so that a long session of short requests loads fast.
+/// full, so that a long session of short requests loads fast. Exchanges of several gateways are in
+/// the order of their ids, as far as the gateways' clocks agree.
 ///
 /// # Errors
 /// When rows or records cannot be read.
 pub fn load(
-    reader: &Reader,
-    rows: &dyn RowSource,
-    session: SessionView,
+    recorded: &[Recorded<'_>],
+    session: WholeSession,
     witness: Option<CapabilityRecord>,
 ) -> Result<Timeline, LoadError> {
-    let limit = EXCHANGES_MAX + 1;
-    let query = Query { session: Some(session.session), limit, ..Query::default() };
-    let mut exchanges = rows.search(&query).map_err(LoadError::Rows)?;
-    let is_cut = exchanges.len() > EXCHANGES_MAX;
-    exchanges.truncate(EXCHANGES_MAX);
+    let mut found = Vec::new();
+    for track in recorded {
+        let limit = EXCHANGES_MAX + 1;
+        let query = Query { session: Some(track.session), limit, ..Query::default() };
+        let rows = track.rows.search(&query).map_err(LoadError::Rows)?;
+        found.extend(rows.into_iter().map(|row| (row, track.reader)));
+    }
+    found.sort_by_key(|(row, _)| row.exchange);
+    let is_cut = found.len() > EXCHANGES_MAX;
+    found.truncate(EXCHANGES_MAX);
     let mut details = HashMap::new();
     let mut frames_left = FRAMES_IN_ALL_MAX;
-    for row in exchanges.iter().filter(|row| needs_detail(row)) {
+    for (row, reader) in found.iter().filter(|(row, _)| needs_detail(row)) {
         let exchange = row.exchange;
         let failed = |source| LoadError::Records { exchange, source };
         // Of a stream the bytes between its ends are not looked at: they may be gigabytes.
@@ -63,6 +80,7 @@ pub fn load(
             details.insert(exchange, detail);
         }
     }
+    let exchanges = found.into_iter().map(|(row, _)| row).collect();
     let mut timeline = Timeline::new(session, witness, exchanges, details);
     timeline.is_cut = is_cut;
     Ok(timeline)

@@ -11,6 +11,7 @@ mod load;
 mod player;
 pub mod stream;
 mod timeline;
+mod tracks;
 mod visible;
 
 pub use body::{
@@ -18,10 +19,11 @@ pub use body::{
 };
 pub use connections::{CONNECTIONS_MAX, Connections, connections};
 pub use frames::{FRAMES_MAX, Frame, Frames, WatchDecoder, watch_frames};
-pub use load::{LoadError, load};
+pub use load::{LoadError, Recorded, load};
 pub use player::{Pace, Player, Timed};
 pub use timeline::{
     CommandView, Detail, Event, ObjectHistory, Summary, Timeline, What, command_label, is_refused,
     is_stream, was_cut,
 };
+pub use tracks::{TRACK_PAUSE_MAX, Track, WholeSession, merge};
 pub use visible::{escape_json, is_hostile};

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Frame, Frames, Timed};
+use super::{Frame, Frames, Timed, Track, WholeSession};
 use crate::{
     model::{
-        CapabilityRecord, Change, Decision, Ending, ExchangeId, Gap, ObjectChange, StreamFacts,
-        StreamRequest, Timestamp,
+        CapabilityRecord, Change, Decision, Ending, ExchangeId, Gap, GatewayId, ObjectChange,
+        StreamFacts, StreamRequest, Timestamp,
     },
     store::{ExchangeRow, SessionView},
 };
@@ -79,8 +79,10 @@ impl Timed for &Event {
 /// A session, ready to be replayed.
 #[derive(Clone, Debug)]
 pub struct Timeline {
-    /// The session.
+    /// The session, all tracks in one.
     pub session: SessionView,
+    /// Its tracks.
+    pub tracks: Vec<Track>,
     /// What the witness of the gateway's run could see.
     pub witness: Option<CapabilityRecord>,
     /// Its exchanges in the order in which they were received.
@@ -126,11 +128,12 @@ impl Timeline {
     /// time.
     #[must_use]
     pub fn new(
-        session: SessionView,
+        session: WholeSession,
         witness: Option<CapabilityRecord>,
         exchanges: Vec<ExchangeRow>,
         details: HashMap<ExchangeId, Detail>,
     ) -> Self {
+        let WholeSession { view: session, tracks } = session;
         let commands = commands(&exchanges);
         let mut events = Vec::with_capacity(exchanges.len() + 1);
         for (index, row) in exchanges.iter().enumerate() {
@@ -154,7 +157,15 @@ impl Timeline {
         }
         // Stable: what has the same time stays in the order in which it was recorded.
         events.sort_by_key(|event| event.time);
-        Self { session, witness, exchanges, details, commands, events, is_cut: false }
+        Self { session, tracks, witness, exchanges, details, commands, events, is_cut: false }
+    }
+
+    /// The gateway that wrote an exchange, where the session has tracks of several.
+    #[must_use]
+    pub fn gateway_of(&self, row: &ExchangeRow) -> Option<GatewayId> {
+        let is_its = |track: &&Track| Some(track.view.session) == row.session;
+        let track = self.tracks.iter().filter(|_| self.tracks.len() > 1).find(is_its);
+        track.and_then(|track| track.gateway)
     }
 
     /// For each exchange the index of its command.

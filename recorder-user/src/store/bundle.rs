@@ -246,9 +246,10 @@ fn whose(
         record => record.map_err(|error| chain(&error))?,
     };
     let is_its = match &record {
-        Record::GatewayStarted(_) | Record::GatewayStopped(_) | Record::UnrecordedSpan(_) => {
-            return Ok(Whose::Everybody);
-        }
+        Record::GatewayStarted(_)
+        | Record::GatewayStopped(_)
+        | Record::UnrecordedSpan(_)
+        | Record::WitnessChanged(_) => return Ok(Whose::Everybody),
         Record::SessionOpened(opened) => opened.session == session,
         Record::SessionChanged(changed) => changed.session == session,
         Record::ConnectionClosed(closed) => closed.sessions.contains(&session),

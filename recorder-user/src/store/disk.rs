@@ -13,7 +13,7 @@ use std::{
 };
 
 pub use super::space::Space;
-use super::space::space;
+use super::space::{allocate, space};
 
 /// One file that is written.
 pub trait DiskFile: Send + Sync {
@@ -34,6 +34,14 @@ pub trait DiskFile: Send + Sync {
     /// # Errors
     /// When it cannot be told.
     fn length(&self) -> io::Result<u64>;
+
+    /// Sets space aside for the file up to this length, which it need not have yet: a write up to there finds
+    /// room. What is set aside behind the end is given back by [`DiskFile::set_len`].
+    ///
+    /// # Errors
+    /// When there is not so much room, or, as [`io::ErrorKind::Unsupported`], where the file system has no such
+    /// operation.
+    fn allocate(&self, bytes: u64) -> io::Result<()>;
 
     /// Cuts the file to this length.
     ///
@@ -107,6 +115,10 @@ impl DiskFile for File {
 
     fn length(&self) -> io::Result<u64> {
         self.metadata().map(|metadata| metadata.len())
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        allocate(self, bytes)
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {

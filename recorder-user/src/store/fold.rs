@@ -15,7 +15,7 @@ use crate::model::{
     Account, AccountState, Change, ConnectionClosed, ConnectionSeen, Decision, Effect, Ending,
     ExchangeId, ExchangeOpened, ExchangeSettled, IncompleteReason, MicrosSince, ObjectChange,
     Origin, PodFacts, ProcessFacts, Record, Relation, SessionChanged, SessionId, SessionKind,
-    SessionOpened, SessionState, Timestamp, Timing,
+    SessionOpened, SessionState, SessionTotals, Timestamp, Timing,
 };
 
 /// A session's row and what the fold needs to go on with it.
@@ -27,6 +27,9 @@ pub(super) struct SessionEntry {
     unsettled: u64,
     /// Accounts that were merged.
     accounted: u64,
+    /// Those of them that are kernel-verified.
+    #[serde(default)]
+    verified: u64,
     /// The same gap is seen by an exchange and again when its connection closes: the sums are kept apart
     /// and the larger one counts.
     exchange_gap_bytes: u64,
@@ -87,6 +90,7 @@ impl Fold {
             | Record::UnrecordedSpan(_)
             | Record::HoldChanged(_)
             | Record::RecordingRead(_)
+            | Record::WitnessChanged(_)
             | Record::Unknown { .. } => {}
         }
     }
@@ -140,6 +144,7 @@ impl Fold {
                 entry.unsettled = entry.unsettled.saturating_sub(1);
             }
             count_effects(&mut entry.view.effects, settled);
+            entry.view.totals.add(&SessionTotals::of(settled));
             entry.exchange_gap_bytes += settled.account.gap_bytes;
             merge(entry, &settled.account);
             seen(entry, settled.time);
@@ -189,7 +194,9 @@ fn session_opened(rows: &mut impl Rows, at: Position, opened: &SessionOpened) {
                     }
                     .into(),
                 ),
+                kernel_verified: false,
             },
+            totals: SessionTotals::default(),
             first: at,
             seen: None,
             clients: 0,
@@ -198,6 +205,7 @@ fn session_opened(rows: &mut impl Rows, at: Position, opened: &SessionOpened) {
         },
         unsettled: 0,
         accounted: 0,
+        verified: 0,
         exchange_gap_bytes: 0,
         connection_gap_bytes: 0,
     });
@@ -304,6 +312,8 @@ fn merge(entry: &mut SessionEntry, account: &Account) {
     }
     merged.gap_bytes = entry.exchange_gap_bytes.max(entry.connection_gap_bytes);
     entry.accounted += 1;
+    entry.verified += u64::from(account.kernel_verified);
+    merged.kernel_verified = entry.verified == entry.accounted;
 }
 
 fn count_effects(counts: &mut EffectCounts, settled: &ExchangeSettled) {
@@ -425,6 +435,7 @@ fn settle(row: &mut ExchangeRow, at: Position, settled: &ExchangeSettled) {
         state: settled.account.state,
         gap_bytes: settled.account.gap_bytes,
         reason: settled.account.reason.as_deref().map(|reason| clip(reason, 128)),
+        kernel_verified: settled.account.kernel_verified,
     };
     row.last = Some(at);
 }

@@ -14,6 +14,7 @@ pub mod archive;
 mod bundle;
 mod catalog;
 mod clip;
+mod copies;
 mod disk;
 pub mod encryption;
 mod erasure;
@@ -55,6 +56,7 @@ pub use bundle::{
     export_bundle,
 };
 pub use catalog::{Catalog, CatalogError, ReindexError, ReindexReport, reindex};
+pub use copies::join_copies;
 pub use disk::{Disk, DiskFile, Space, SystemDisk};
 pub use erasure::{EraseError, erase_session};
 pub use format::{

@@ -226,6 +226,8 @@ impl Store {
                     ended: Some(view.last_activity),
                     by: None,
                     why: None,
+                    // The gateway's own word went with it: this is what its records add up to.
+                    account: Some(view.totals.account()),
                 })
             };
             let mut items = segment.write_now(lost_sessions.iter().map(lost).collect())?;

@@ -15,7 +15,7 @@ use super::{
     scan::{self, Scan, ScanError},
 };
 use crate::model::{
-    Chunk, ExchangeId, ExchangeOpened, ExchangeSettled, Kind, Record, RequestEnded,
+    Chunk, ExchangeId, ExchangeOpened, ExchangeSettled, GatewayId, Kind, Record, RequestEnded,
     ResponseStarted, SegmentId, Timestamp,
 };
 
@@ -132,6 +132,26 @@ impl Reader {
             segments.push(SegmentInfo { segment, bytes: scan.file_bytes()?, path, header });
         }
         Ok(segments)
+    }
+
+    /// The gateway that wrote the store; none if there is no segment.
+    ///
+    /// # Errors
+    /// When the directory or the first header cannot be read.
+    pub fn gateway(&self) -> Result<Option<GatewayId>, ReadError> {
+        for (_, path) in scan::list_segments(&self.store)? {
+            match Scan::open(&path) {
+                Err(error) if error.is_gone() => {}
+                opened => return Ok(Some(opened?.1.gateway)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the segment is here.
+    #[must_use]
+    pub fn has(&self, segment: SegmentId) -> bool {
+        scan::segment_path(&self.store, segment).exists()
     }
 
     /// All records. At the end of a live store the iterator gives none, and more when asked again later.

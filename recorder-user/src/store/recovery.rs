@@ -190,7 +190,9 @@ fn seal_last(
         encoder.endorsements(&mut seal);
     }
     encoder.seal(clock(), SealedBy::Recovery, torn_bytes, &mut seal);
-    let sealed = file.write_all_at(&seal, from).and_then(|()| file.sync_data());
+    // What the last run set aside goes back first.
+    let sealed = file.set_len(from).and_then(|()| file.write_all_at(&seal, from));
+    let sealed = sealed.and_then(|()| file.sync_data());
     sealed.map_err(failed("seal", path))?;
     Ok(End { hash: encoder.mark().hash, by: SealedBy::Recovery })
 }

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::model::{
     AccountState, Decision, Effect, Ending, ExchangeId, IncompleteReason, ObjectChange, Origin,
-    Relation, SegmentId, SessionId, SessionKey, SessionKind, SessionState, Timestamp, Timing,
+    Relation, SegmentId, SessionId, SessionKey, SessionKind, SessionState, SessionTotals,
+    Timestamp, Timing,
 };
 
 /// The most bytes of JSON that a row has: the index takes no larger value, and adds some bytes of its own.
@@ -98,6 +99,10 @@ pub struct AccountRow {
     pub gap_bytes: u64,
     /// Why unwitnessed, or what else to know.
     pub reason: Option<String>,
+    /// Complete by the count of eBPF programs that passed their self-test, with nothing lost meanwhile. Of a
+    /// session: all its accounts are.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub kernel_verified: bool,
 }
 
 /// One line of `recorder ls`.
@@ -133,6 +138,9 @@ pub struct SessionView {
     /// All its exchanges' and connections' accounts in one: any gap is a gap, else any unwitnessed is
     /// unwitnessed.
     pub account: AccountRow,
+    /// What its exchanges with an outcome add up to.
+    #[serde(default)]
+    pub totals: SessionTotals,
     /// Where it was opened.
     pub first: Position,
     /// Of kind `bypass` what the witness saw of it; else the first process that was its client, where that

@@ -46,9 +46,36 @@ pub(super) struct Segment {
     /// The chain after the last successful write; the encoder may be ahead of it.
     pub(super) written: Mark,
     pub(super) sealed: bool,
+    /// Up to this length space is set aside.
+    allocated: u64,
 }
 
+/// Space is set aside in steps of this size, so that a full disk is found before a record is begun, and extents
+/// are long. A disk with less room than that counts as full.
+const ALLOCATE_BYTES: u64 = 1 << 20;
+
 impl Segment {
+    /// Writes what comes next, where there is room for all of it.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let end = self.written.offset + bytes.len() as u64;
+        if end > self.allocated {
+            let until = end.next_multiple_of(ALLOCATE_BYTES);
+            self.allocated = match self.file.allocate(until) {
+                // Then a write finds out.
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => u64::MAX,
+                done => done.map(|()| until)?,
+            };
+        }
+        self.file.write_all_at(bytes, self.written.offset)
+    }
+
+    /// Gives back what was set aside and is not needed, once all that was written is durable.
+    pub(super) fn trim(&self) {
+        if let Err(error) = self.file.set_len(self.written.offset) {
+            tracing::warn!(error = %error, "a finished segment keeps space that it does not need");
+        }
+    }
+
     /// Writes records before the writer runs; they are durable when it returns.
     pub(super) fn write_now(&mut self, records: Vec<Record>) -> Result<Vec<Item>, AppendError> {
         let mut bytes = Vec::new();
@@ -59,7 +86,7 @@ impl Segment {
             let at = Position { segment: self.id, offset };
             items.push(Item { at, end, hash, record });
         }
-        let written = self.file.write_all_at(&bytes, self.written.offset);
+        let written = self.write(&bytes);
         written.and_then(|()| self.file.sync_data()).map_err(|source| AppendError::Failed {
             step: "writing the first records",
             source: Arc::new(source),
@@ -110,7 +137,7 @@ impl Maker {
         })?;
         self.last = Some(id);
         let written = encoder.mark();
-        Ok(Segment { id, file, encoder, written, sealed: false })
+        Ok(Segment { id, file, encoder, written, sealed: false, allocated: 0 })
     }
 }
 

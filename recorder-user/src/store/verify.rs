@@ -1,7 +1,9 @@
 //! Checks a store without trusting it: every byte of every segment, the links between them, the bodies.
 
 mod bodies;
+mod heads;
 mod report;
+mod statements;
 
 use std::{
     path::{Path, PathBuf},
@@ -13,17 +15,15 @@ use self::bodies::{Bodies, Whose};
 pub use self::report::{FirstBad, HeadFound, SegmentReport, VerifyError, VerifyReport};
 use super::{
     bundle::{self, Manifest},
-    format::{
-        self, ChainHash, Checkpoint, DecodePayloadError, Header, Mark, Previous, Signed, Tombstone,
-    },
+    format::{DecodePayloadError, Header, Mark, Previous},
     head::Head,
     lock,
     open::LOCK_FILE,
     queue::chain,
-    retention::{self, Gone, Missed},
+    retention::{Gone, Missed},
     rows::Position,
     scan::{self, RawRecord, Scan, ScanError},
-    signing::{self, Endorsement, KeyId, Signature, Trust},
+    signing::Trust,
 };
 use crate::model::{ExchangeId, GatewayId, Kind, Record, SegmentId, SessionId};
 
@@ -353,134 +353,6 @@ impl Verifier {
         }
         Ok(())
     }
-
-    fn seal(&mut self, at: Position, raw: &RawRecord, before: Mark, v: u16) -> Result<(), String> {
-        let payload = raw.payload().map_err(|error| chain(&error))?;
-        let read = format::read_seal(v, &payload).ok_or("the seal is not of the expected form")?;
-        let seal = read.seal;
-        if (seal.segment, seal.records, seal.bytes, seal.hash) != says(at, before) {
-            return Err("the seal's totals are wrong".into());
-        }
-        match (read.signed, seal.key) {
-            (Some((json, signature)), Some(key)) => {
-                self.signature(at, (key, signing::SEAL), &json, &signature)
-            }
-            (None, _) => Ok(()),
-            (Some(_), None) => Err("the seal does not say which key signs it".into()),
-        }
-    }
-
-    fn checkpoint(&mut self, at: Position, raw: &RawRecord, before: Mark) -> Result<(), String> {
-        let payload = raw.payload().map_err(|error| chain(&error))?;
-        let signed = Signed::<Checkpoint>::read(&payload);
-        let signed = signed.ok_or("the checkpoint is not of the expected form")?;
-        let says_so = &signed.statement;
-        let totals = (says_so.segment, says_so.records, says_so.bytes, says_so.hash);
-        if totals != says(at, before) {
-            return Err("the checkpoint's totals are wrong".into());
-        }
-        let by = (says_so.key, signing::CHECKPOINT);
-        self.signature(at, by, &signed.json, &signed.signature)
-    }
-
-    fn tombstone(&self, raw: &RawRecord) -> Result<(), String> {
-        let payload = raw.payload().map_err(|error| chain(&error))?;
-        let signed = Signed::<Tombstone>::read(&payload);
-        let signed = signed.ok_or("the tombstone is not of the expected form")?;
-        let key = signed.statement.key.ok_or("the tombstone does not say which key signs it")?;
-        if !self.report.signatures_checked || retention::is_trusted(&self.trust, &signed) {
-            return Ok(());
-        }
-        Err(match self.trust.key(key) {
-            None => format!("it is signed by key {key}, which is not trusted"),
-            Some(_) => format!("the signature is not that of key {key}"),
-        })
-    }
-
-    fn key(&mut self, raw: &RawRecord) -> Result<(), String> {
-        let payload = raw.payload().map_err(|error| chain(&error))?;
-        let endorsement = Endorsement::read(&payload);
-        let endorsement = endorsement.ok_or("the key's endorsement is not of the expected form")?;
-        if self.trust.endorse(&endorsement) {
-            Ok(())
-        } else {
-            let (id, by) = (endorsement.public.id(), endorsement.by);
-            Err(format!("key {by} did not sign the endorsement of key {id}"))
-        }
-    }
-
-    fn signature(
-        &mut self,
-        at: Position,
-        (key, domain): (KeyId, &str),
-        statement: &[u8],
-        signature: &Signature,
-    ) -> Result<(), String> {
-        if !self.report.signatures_checked {
-            return Ok(());
-        }
-        let Some(public) = self.trust.key(key) else {
-            return Err(format!("it is signed by key {key}, which is not trusted"));
-        };
-        if !public.verifies(domain, statement, signature) {
-            return Err(format!("the signature is not that of key {key}"));
-        }
-        self.report.signatures += 1;
-        self.report.unsigned_records = 0;
-        if matches!(self.scope, Scope::Record(_)) && self.report.found {
-            self.report.covered_by.get_or_insert(at);
-        }
-        Ok(())
-    }
-
-    /// Whether the record that ends here is the one with which the head's state ended.
-    fn at_head(&mut self, segment: SegmentId, mark: Mark) -> Result<(), String> {
-        let Some((head, _)) = &self.head else { return Ok(()) };
-        let says = &head.state;
-        if (says.segment, says.bytes) != (segment, mark.offset) {
-            return Ok(());
-        }
-        if (says.records, says.hash) == (mark.records, mark.hash) {
-            self.report.head = HeadFound::Reached;
-            return Ok(());
-        }
-        // Every segment begins with what leads to its key, so that by now the head's is known.
-        if let Err(why) = head.is_signed(&self.trust) {
-            self.report.head = HeadFound::Unusable(why);
-            self.head = None;
-            return Ok(());
-        }
-        Err("the store is not the one whose head was noted: it was written anew".into())
-    }
-
-    /// A store that does not come to its head is an older state of itself.
-    fn reaches_head(&mut self) {
-        let Some((head, file)) = self.head.take() else { return };
-        if self.report.head == HeadFound::Reached || self.report.first_bad.is_some() {
-            return;
-        }
-        if self.is_partial {
-            self.report.head = HeadFound::Unusable("it speaks of a whole store".into());
-            return;
-        }
-        if let Err(why) = head.is_signed(&self.trust) {
-            self.report.head = HeadFound::Unusable(why);
-            return;
-        }
-        if self.report.deleted_segments.iter().any(|run| run.spans(head.state.segment)) {
-            self.report.head =
-                HeadFound::Unusable("the segment that it speaks of was deleted".into());
-            return;
-        }
-        let last = self.report.segments.iter().rfind(|report| report.segment <= head.state.segment);
-        let (file, offset) = last.map_or((file, 0), |last| (last.file.clone(), last.bytes));
-        let (segment, bytes) = (head.state.segment, head.state.bytes);
-        let why = format!(
-            "the store ends before what its head says (segment {segment}, {bytes} bytes, {}): rolled back",
-            head.state.time
-        );
-        self.report.first_bad = Some(FirstBad { file, offset, why });
-    }
 }
 
 /// A record of which only the digest is left. Whether it was to be taken out is asked when all of its segment
@@ -490,11 +362,6 @@ fn stub(raw: &RawRecord, version: u16) -> Result<(), String> {
         return Err("what is left of the record is not a digest and zeros".into());
     }
     Ok(())
-}
-
-/// What a signed statement that begins at `at` must say of what comes before it.
-const fn says(at: Position, before: Mark) -> (SegmentId, u64, u64, ChainHash) {
-    (at.segment, before.records, before.offset, before.hash)
 }
 
 fn bad(file: &Path, offset: u64, why: String) -> Stop {

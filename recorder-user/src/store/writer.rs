@@ -166,7 +166,7 @@ impl Writer {
             return Ok(());
         }
         let from = self.segment.written;
-        let written = self.segment.file.write_all_at(&self.buffer, from.offset);
+        let written = self.segment.write(&self.buffer);
         written.map_err(|source| AppendError::Failed {
             step: "writing a segment",
             source: Arc::new(source),
@@ -240,22 +240,22 @@ impl Writer {
     /// Ends the segment; returns when all of it is durable.
     fn seal(&mut self, by: SealedBy) -> Answer {
         let at = Position { segment: self.segment.id, offset: self.segment.written.offset };
-        let Segment { file, encoder, written, sealed, .. } = &mut self.segment;
-        let from = written.offset;
-        encoder.seal((self.maker.clock)(), by, 0, &mut self.buffer);
-        file.write_all_at(&self.buffer, from).map_err(|source| AppendError::Failed {
+        self.segment.encoder.seal((self.maker.clock)(), by, 0, &mut self.buffer);
+        self.segment.write(&self.buffer).map_err(|source| AppendError::Failed {
             step: "writing a seal",
             source: Arc::new(source),
         })?;
-        *written = encoder.mark();
-        *sealed = true;
+        self.segment.written = self.segment.encoder.mark();
+        self.segment.sealed = true;
         self.buffer.clear();
         self.sync.announce(self.segment.encoder.head((self.maker.clock)()));
         self.sync.wrote(self.segment.written, &mut self.durable_waiters);
         self.shared.at(self.segment.id, self.segment.written.offset);
         self.push_signed(at, Kind::SEAL);
         self.index.push(&mut self.items);
-        self.flush()
+        self.flush()?;
+        self.segment.trim();
+        Ok(())
     }
 
     fn flush(&self) -> Answer {

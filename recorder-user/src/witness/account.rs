@@ -1,6 +1,7 @@
 //! The account: recorded bytes compared with the kernel's, in three stated steps. Pure.
 //!
-//! 1. *Kernel*: what the kernel counted on a socket is what the gateway read and wrote under TLS.
+//! 1. *Kernel*: what the kernel counted on a socket is what the gateway read and wrote under TLS. There the
+//!    kernel counts twice: the hooks each call, and TCP itself. When a connection closes all three are compared.
 //! 2. *Plaintext*: what TLS gave to the HTTP layer is what that layer took, and the other way round. Where
 //!    the HTTP layer is not counted apart, what must hold is checked: decrypted bytes cannot outnumber
 //!    the encrypted ones they came from, nor a body the plaintext it came in.
@@ -54,16 +55,34 @@ impl Role {
 /// An account lists at most so many gaps; further ones are only summed up.
 pub const GAPS_MAX: usize = 8;
 
+/// How well the witness saw while what is accounted for went on.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// What it can see at best.
+    pub capability: &'a CapabilityRecord,
+    /// Something happened to it meanwhile: nothing is called kernel-verified.
+    pub disturbed: bool,
+    /// Why it did not see all of that time, if so: what the kernel lacks is no gap then, but unseen.
+    pub blind: Option<&'a str>,
+}
+
+impl<'a> From<&'a CapabilityRecord> for View<'a> {
+    /// Undisturbed.
+    fn from(capability: &'a CapabilityRecord) -> Self {
+        Self { capability, disturbed: false, blind: None }
+    }
+}
+
 /// Compares steps 1 and 2 for one connection, at any instant at which its counters stand still.
 ///
 /// The evidence is not repeated in the account: what is recorded beside it has it already.
 #[must_use]
-pub fn compare_socket(
+pub fn compare_socket<'a>(
     role: Role,
     evidence: &SocketEvidence,
-    capability: &CapabilityRecord,
+    view: impl Into<View<'a>>,
 ) -> Account {
-    let mut comparison = Comparison::new(capability);
+    let mut comparison = Comparison::new(view.into());
     comparison.socket(role, evidence);
     comparison.conclude()
 }
@@ -73,14 +92,14 @@ pub fn compare_socket(
 /// `client` is always expected. `upstream` is None when nothing went upstream: the gateway answered itself.
 /// `bodies` are the request's and the response's.
 #[must_use]
-pub fn account_exchange(
+pub fn account_exchange<'a>(
     client: Option<&SocketEvidence>,
     upstream: Option<&SocketEvidence>,
     bodies: [&BodyFacts; 2],
-    capability: &CapabilityRecord,
+    view: impl Into<View<'a>>,
 ) -> Account {
     let [request, response] = bodies;
-    let mut comparison = Comparison::new(capability);
+    let mut comparison = Comparison::new(view.into());
     match client {
         Some(evidence) => {
             comparison.socket(Role::Client, evidence);
@@ -103,23 +122,57 @@ pub fn account_exchange(
 /// An account in the making.
 struct Comparison {
     tier: Tier,
+    disturbed: bool,
+    blind: bool,
     gaps: Vec<Gap>,
     gap_bytes: u64,
+    unseen: Vec<Gap>,
+    unseen_bytes: u64,
     unwitnessed: Option<String>,
     lost_events: u64,
 }
 
+/// Two counts that should be equal.
+struct Counts {
+    step: GapStep,
+    direction: Direction,
+    cookie: Option<u64>,
+    tcp: bool,
+    counts: [u64; 2],
+}
+
+impl Counts {
+    /// The bytes that only one side counted; none when both are equal.
+    fn gap(&self) -> Option<Gap> {
+        let [a, b] = self.counts;
+        let (from, to) = (a.min(b), a.max(b));
+        let (step, direction, cookie, tcp) = (self.step, self.direction, self.cookie, self.tcp);
+        (from < to).then(|| Gap { step, direction, bytes: to - from, from, to, cookie, tcp })
+    }
+}
+
 impl Comparison {
-    fn new(capability: &CapabilityRecord) -> Self {
+    fn new(view: View<'_>) -> Self {
+        let View { capability, disturbed, blind } = view;
         let why = || capability.reason.clone();
         let unwitnessed = if capability.tier == Tier::Off {
             Some(why().unwrap_or_else(|| "the witness is off".to_owned()))
         } else if !capability.self_test {
             Some(why().unwrap_or_else(|| "the witness failed its self-test".to_owned()))
         } else {
-            None
+            blind.map(str::to_owned)
         };
-        Self { tier: capability.tier, gaps: Vec::new(), gap_bytes: 0, unwitnessed, lost_events: 0 }
+        Self {
+            tier: capability.tier,
+            disturbed,
+            blind: blind.is_some(),
+            gaps: Vec::new(),
+            gap_bytes: 0,
+            unseen: Vec::new(),
+            unseen_bytes: 0,
+            unwitnessed,
+            lost_events: 0,
+        }
     }
 
     /// Steps 1 and 2 for one socket.
@@ -128,18 +181,28 @@ impl Comparison {
         let cookie = Some(evidence.cookie);
         match (evidence.kernel_in_bytes, evidence.kernel_out_bytes) {
             (Some(kernel_in), Some(kernel_out)) => {
-                // TCP_INFO counts a FIN from the peer as a byte, and once the connection is closed does
-                // not tell whether there was one: there, and only there, one byte too many is none.
-                let fin = u64::from(
-                    self.tier == Tier::T5
-                        && evidence.gateway_in_bytes.checked_add(1) == Some(kernel_in),
-                );
-                let read = [evidence.gateway_in_bytes, kernel_in - fin];
-                self.equal(GapStep::Kernel, inbound, cookie, read);
-                let written = [evidence.gateway_out_bytes, kernel_out];
-                self.equal(GapStep::Kernel, outbound, cookie, written);
+                let kernel_in = match self.tier {
+                    Tier::T4 | Tier::T5 => without_fin(kernel_in, evidence.gateway_in_bytes),
+                    Tier::T1 | Tier::T2 | Tier::T3 | Tier::Off => kernel_in,
+                };
+                self.kernel(inbound, cookie, [evidence.gateway_in_bytes, kernel_in]);
+                self.kernel(outbound, cookie, [evidence.gateway_out_bytes, kernel_out]);
             }
-            _ => self.unwitnessed(format!("the {}'s socket is not witnessed", role.as_str())),
+            _ => {
+                if self.blind {
+                    self.kernel(inbound, cookie, [evidence.gateway_in_bytes, 0]);
+                    self.kernel(outbound, cookie, [evidence.gateway_out_bytes, 0]);
+                }
+                self.unwitnessed(format!("the {}'s socket is not witnessed", role.as_str()));
+            }
+        }
+        if let Some(tcp_in) = evidence.tcp_in_bytes {
+            let hooks = evidence.kernel_in_bytes.unwrap_or(evidence.gateway_in_bytes);
+            let tcp_in = without_fin(without_fin(tcp_in, evidence.gateway_in_bytes), hooks);
+            self.tcp(inbound, cookie, [evidence.gateway_in_bytes, tcp_in]);
+        }
+        if let Some(tcp_out) = evidence.tcp_out_bytes {
+            self.tcp(outbound, cookie, [evidence.gateway_out_bytes, tcp_out]);
         }
         if let Some(taken) = evidence.http_in_bytes {
             self.equal(GapStep::Plaintext, inbound, cookie, [evidence.plain_in_bytes, taken]);
@@ -175,6 +238,30 @@ impl Comparison {
         self.equal(step, direction, cookie, [part, part.min(whole)]);
     }
 
+    /// The gateway's count and the hooks'. What a blind witness did not count is unseen; what it counted and
+    /// the gateway did not is a gap all the same.
+    fn kernel(&mut self, direction: Direction, cookie: Option<u64>, counts: [u64; 2]) {
+        let counts = Counts { step: GapStep::Kernel, direction, cookie, tcp: false, counts };
+        if self.blind && counts.counts[0] > counts.counts[1] {
+            self.unseen(counts.gap());
+        } else {
+            self.gap(counts.gap());
+        }
+    }
+
+    /// The gateway's count and TCP's own. Where that of the hooks differs likewise it is one gap, not two.
+    fn tcp(&mut self, direction: Direction, cookie: Option<u64>, counts: [u64; 2]) {
+        let counts = Counts { step: GapStep::Kernel, direction, cookie, tcp: true, counts };
+        let gap = counts.gap();
+        let told = gap.as_ref().is_some_and(|gap| {
+            let same = |other: &Gap| *other == Gap { tcp: false, ..gap.clone() };
+            self.gaps.iter().any(same)
+        });
+        if !told {
+            self.gap(gap);
+        }
+    }
+
     fn equal(
         &mut self,
         step: GapStep,
@@ -182,14 +269,22 @@ impl Comparison {
         cookie: Option<u64>,
         counts: [u64; 2],
     ) {
-        let [from, to] = if counts[0] <= counts[1] { counts } else { [counts[1], counts[0]] };
-        let bytes = to - from;
-        if bytes == 0 {
-            return;
-        }
-        self.gap_bytes = self.gap_bytes.saturating_add(bytes);
+        self.gap(Counts { step, direction, cookie, tcp: false, counts }.gap());
+    }
+
+    fn gap(&mut self, gap: Option<Gap>) {
+        let Some(gap) = gap else { return };
+        self.gap_bytes = self.gap_bytes.saturating_add(gap.bytes);
         if self.gaps.len() < GAPS_MAX {
-            self.gaps.push(Gap { step, direction, bytes, from, to, cookie });
+            self.gaps.push(gap);
+        }
+    }
+
+    fn unseen(&mut self, span: Option<Gap>) {
+        let Some(span) = span else { return };
+        self.unseen_bytes = self.unseen_bytes.saturating_add(span.bytes);
+        if self.unseen.len() < GAPS_MAX {
+            self.unseen.push(span);
         }
     }
 
@@ -206,15 +301,25 @@ impl Comparison {
         } else {
             AccountState::Complete
         };
+        let by_programs = matches!(self.tier, Tier::T1 | Tier::T2 | Tier::T3 | Tier::T4);
         let lost = self.lost_events;
         let lost = (lost > 0).then(|| format!("{lost} kernel notices were lost; totals are exact"));
         Account {
             state,
             gaps: self.gaps,
             gap_bytes: self.gap_bytes,
+            unseen: self.unseen,
+            unseen_bytes: self.unseen_bytes,
+            kernel_verified: state == AccountState::Complete && by_programs && !self.disturbed,
             reason: self.unwitnessed.or(lost),
             client: None,
             upstream: None,
         }
     }
+}
+
+/// TCP counts a FIN from the peer as a byte, and once the connection is closed does not tell whether there was
+/// one: where its count is asked, one inbound byte too many is none.
+fn without_fin(tcp_in: u64, other_in: u64) -> u64 {
+    if other_in.checked_add(1) == Some(tcp_in) { other_in } else { tcp_in }
 }

@@ -74,7 +74,7 @@ pub enum Trouble {
 
 impl Trouble {
     /// Whether totals of witnessed sockets cannot be relied on while it lasts.
-    fn spoils_totals(&self) -> bool {
+    pub(super) fn spoils_totals(&self) -> bool {
         match self {
             Self::HookLost { hook } | Self::RunsMissed { hook, .. } => is_counted_by(hook),
             Self::HeartbeatMissed => true,
@@ -83,7 +83,7 @@ impl Trouble {
     }
 
     /// Whether it goes on until it is over.
-    const fn lasts(&self) -> bool {
+    pub(super) const fn lasts(&self) -> bool {
         matches!(self, Self::HookLost { .. } | Self::HeartbeatMissed | Self::NoticesStopped)
     }
 }

@@ -40,17 +40,20 @@ mod notices;
 pub mod origin;
 mod probe;
 mod programs;
+mod sample;
 mod selection;
 mod self_test;
+mod sight;
 mod socket;
 mod socket_list;
+mod spent;
 mod start;
 mod stats;
 mod sys;
 mod table;
 mod tcp_info;
 
-pub use account::{GAPS_MAX, Role, account_exchange, compare_socket};
+pub use account::{GAPS_MAX, Role, View, account_exchange, compare_socket};
 pub use addresses::local_addresses;
 pub use clock::{Clocks, monotonic_ns};
 pub use health::{Health, HealthEvent, Trouble};
@@ -58,11 +61,14 @@ pub use notices::Loss;
 pub use probe::{
     HookCost, LoadProbeError, MeasureCostError, Runs, measure, object::FindObjectError,
 };
+pub use sample::{KernelSample, Looks, Sample};
 pub use selection::{
     EndpointAddress, EndpointKind, Identity, SelectError, Selection, netns_cookie,
 };
-pub use socket::{KernelTotals, SocketWitness};
+pub use sight::{Disturbance, Follower, Sight, SightMark};
+pub use socket::{KernelTotals, SocketWitness, TcpTotals};
 pub use socket_list::{ListedSocket, connected_sockets};
+pub use spent::{Course, Pace};
 pub use stats::WitnessStats;
 pub use table::Table;
 
@@ -140,6 +146,7 @@ pub struct Witness {
 
 /// What the witness and its sockets share.
 struct Shared {
+    sight: Sight,
     capability: CapabilityRecord,
     means: Means,
     anchor: clock::Anchor,
@@ -188,6 +195,12 @@ impl Witness {
     #[must_use]
     pub fn adopt(&self, fd: BorrowedFd<'_>) -> SocketWitness {
         SocketWitness::new(Arc::clone(&self.shared), fd)
+    }
+
+    /// How well it sees, as far as somebody noted it.
+    #[must_use]
+    pub fn sight(&self) -> &Sight {
+        &self.shared.sight
     }
 
     /// Sets what the programs choose sockets by; None where they cannot.

@@ -7,7 +7,9 @@ use std::{
 
 use recorder_ebpf::{Slot, Storage, role};
 
-use super::{Ebpf, Loss, Means, Shared, notices::SocketNotices, probe::chain, sys, tcp_info};
+use super::{
+    Ebpf, KernelSample, Loss, Means, Shared, notices::SocketNotices, probe::chain, sys, tcp_info,
+};
 use crate::model::Timestamp;
 
 /// What the kernel counted on a socket since it was adopted.
@@ -27,6 +29,17 @@ pub struct KernelTotals {
     pub lost_events: u64,
     /// Notices that the kernel made for this socket.
     pub seq: u64,
+}
+
+/// What TCP itself counted on a socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpTotals {
+    /// Bytes that arrived and were read, by whatever way.
+    pub in_bytes: u64,
+    /// Bytes that TCP took to send.
+    pub out_bytes: u64,
+    /// Bytes that arrived and that nobody read.
+    pub unread_bytes: u64,
 }
 
 /// A socket that the witness watches. Dropping it ends that; the socket itself is the gateway's.
@@ -116,6 +129,33 @@ impl SocketWitness {
     #[must_use]
     pub fn close(self, fd: BorrowedFd<'_>) -> Option<KernelTotals> {
         self.totals(fd)
+    }
+
+    /// The kernel's numbers without a system call; none where the tier does not have them in shared memory, and
+    /// before the first byte.
+    #[must_use]
+    pub fn sample(&self) -> Option<KernelSample> {
+        self.slot().as_ref().map(KernelSample::from)
+    }
+
+    /// The wall-clock time of a kernel time; none of 0.
+    #[must_use]
+    pub fn wall(&self, ktime_ns: u64) -> Option<Timestamp> {
+        self.shared.anchor.wall(ktime_ns)
+    }
+
+    /// TCP's own count of a socket that programs count too: three system calls, for when the connection closes.
+    /// `saw_end` if a read gave the end of what the peer sends.
+    #[must_use]
+    pub fn tcp_totals(&self, fd: BorrowedFd<'_>, saw_end: bool) -> Option<TcpTotals> {
+        let (Watched::Ebpf(_) | Watched::Table) = &self.watched else { return None };
+        let counted = tcp_info::counted(fd)
+            .inspect_err(|error| tracing::warn!(cookie = self.cookie, %error, "no TCP_INFO"))
+            .ok()?;
+        let tcp_info::Counted { in_bytes, out_bytes, unread_bytes, maybe_fin } = counted;
+        // Whoever read the peer's end knows that there was a FIN.
+        let fin = u64::from(maybe_fin && saw_end);
+        Some(TcpTotals { in_bytes: in_bytes.saturating_sub(fin), out_bytes, unread_bytes })
     }
 
     fn tcp_info_totals(&self, fd: BorrowedFd<'_>) -> Option<KernelTotals> {

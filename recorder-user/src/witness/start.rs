@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Means, Mode, Shared, StartWitnessError, Table, Witness, WitnessOptions, clock, probe,
+    Means, Mode, Shared, Sight, StartWitnessError, Table, Witness, WitnessOptions, clock, probe,
     programs::Ebpf, self_test,
 };
 use crate::model::{CapabilityRecord, HookState, Tier};
@@ -129,6 +129,7 @@ impl Witness {
         let zero = AtomicU64::default;
         Self {
             shared: Arc::new(Shared {
+                sight: Sight::default(),
                 capability,
                 means,
                 anchor: clock::Anchor::new(),

@@ -15,6 +15,10 @@ use super::sys;
 pub(super) struct Counted {
     pub(super) in_bytes: u64,
     pub(super) out_bytes: u64,
+    /// Arrived and not read; not in `in_bytes`.
+    pub(super) unread_bytes: u64,
+    /// The connection is closed: a FIN, if there was one, is still in `in_bytes`.
+    pub(super) maybe_fin: bool,
 }
 
 /// Reads a socket's counters.
@@ -28,15 +32,14 @@ pub(super) fn counted(fd: BorrowedFd<'_>) -> io::Result<Counted> {
     for _ in 0..ATTEMPTS {
         let unread = sys::unread(fd)?;
         let again = Info::read(fd)?;
-        let in_bytes = again.received_bytes().saturating_sub(unread);
         let stable = again.received == info.received;
         info = again;
         if stable {
-            return Ok(Counted { in_bytes, out_bytes: info.sent_bytes() });
+            return Ok(info.counted(unread));
         }
     }
-    let in_bytes = info.received_bytes().saturating_sub(sys::unread(fd)?);
-    Ok(Counted { in_bytes, out_bytes: info.sent_bytes() })
+    let unread = sys::unread(fd)?;
+    Ok(info.counted(unread))
 }
 
 /// Bytes sent and received (also those that nobody has read yet) by a `struct tcp_info` that the kernel gave; none
@@ -85,6 +88,15 @@ impl Info {
             sent: double(BYTES_SENT)?,
             retransmitted: double(BYTES_RETRANS)?,
         })
+    }
+
+    fn counted(&self, unread_bytes: u64) -> Counted {
+        Counted {
+            in_bytes: self.received_bytes().saturating_sub(unread_bytes),
+            out_bytes: self.sent_bytes(),
+            unread_bytes,
+            maybe_fin: self.state == tcp_state::CLOSE,
+        }
     }
 
     /// Payload received. In state CLOSE the kernel does not tell whether there was a FIN: the account

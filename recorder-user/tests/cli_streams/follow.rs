@@ -216,6 +216,7 @@ fn a_session_is_followed_to_its_end() {
         ended: Some(START),
         by: None,
         why: None,
+        account: None,
     })]);
     let lines = following.finish();
     assert_eq!(lines.last().map(String::as_str), Some("session ended"));

@@ -500,6 +500,7 @@ pub(crate) fn alices_session() -> Vec<Record> {
                 from: 4096,
                 to: 4216,
                 cookie: None,
+                tcp: false,
             }],
             ..Account::default()
         };
@@ -527,5 +528,6 @@ fn changed(state: SessionState, ended: Option<Timestamp>) -> Record {
         ended,
         by: None,
         why: None,
+        account: None,
     })
 }

@@ -315,6 +315,17 @@ impl DiskFile for SimulatedFile {
         Ok(world.inodes[self.inode].cached.len() as u64)
     }
 
+    /// Changes nothing that anybody reads, now or after a power cut.
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        let mut world = self.disk.world();
+        let what = format!("{} {bytes}", world.file_name(self.inode));
+        match world.next(Operation::Allocate, &what)?.0 {
+            Fate::Works => Ok(()),
+            Fate::Fails(error) => Err(io::Error::from_raw_os_error(error)),
+            Fate::Ends => Err(io::Error::from_raw_os_error(EIO)),
+        }
+    }
+
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         let mut world = self.disk.world();
         let path = world.path_of(self.inode).unwrap_or_default();

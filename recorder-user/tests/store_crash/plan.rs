@@ -9,6 +9,7 @@ pub(crate) enum Operation {
     Open,
     Write,
     Read,
+    Allocate,
     Cut,
     Sync,
     Rename,
@@ -59,7 +60,7 @@ pub(crate) struct Plan {
     /// From this operation on the disk is full or read-only, for a while.
     weather: Option<(u64, u64, i32)>,
     done: u64,
-    of_kind: [u64; 10],
+    of_kind: [u64; 11],
     /// How many have failed so far.
     pub(crate) failed: u64,
 }
@@ -80,7 +81,7 @@ impl Plan {
             let error = if chance.one_in(2) { ENOSPC } else { EROFS };
             (from, from + 1 + chance.below(20), error)
         });
-        Self { seed, life, ends_at, end, fails, weather, done: 0, of_kind: [0; 10], failed: 0 }
+        Self { seed, life, ends_at, end, fails, weather, done: 0, of_kind: [0; 11], failed: 0 }
     }
 
     /// Nothing goes wrong.
@@ -119,7 +120,9 @@ impl Plan {
 fn weather(operation: Operation, error: i32) -> Fate {
     let full = error == ENOSPC;
     match operation {
-        Operation::Create | Operation::Write | Operation::MakeDirectory => Fate::Fails(error),
+        Operation::Create | Operation::Write | Operation::Allocate | Operation::MakeDirectory => {
+            Fate::Fails(error)
+        }
         Operation::Open | Operation::Cut | Operation::Rename | Operation::Remove if !full => {
             Fate::Fails(error)
         }
@@ -130,6 +133,7 @@ fn weather(operation: Operation, error: i32) -> Fate {
 fn error(operation: Operation, chance: &mut Chance) -> i32 {
     let errors: &[i32] = match operation {
         Operation::Create | Operation::MakeDirectory | Operation::Rename => &[EIO, ENOSPC, EMFILE],
+        Operation::Allocate => &[EIO, ENOSPC, EDQUOT, EOPNOTSUPP],
         // With delayed allocation a full disk may show only here.
         Operation::Write | Operation::Sync => &[EIO, ENOSPC, EDQUOT],
         _ => &[EIO],
@@ -141,4 +145,5 @@ pub(crate) const EIO: i32 = 5;
 const EMFILE: i32 = 24;
 const ENOSPC: i32 = 28;
 const EROFS: i32 = 30;
+const EOPNOTSUPP: i32 = 95;
 const EDQUOT: i32 = 122;

@@ -14,7 +14,10 @@ use recorder_user::{
     },
 };
 
-use crate::{recorder_verify, support::*, verdict::public_keys};
+use crate::{
+    support::*,
+    verdict::{public_keys, second},
+};
 
 const OURS: &str = "what our session got";
 const THEIRS: &str = "what another session got";
@@ -50,6 +53,7 @@ async fn sessions() -> Sessions {
             account: Default::default(),
             exchanges: 1,
             sessions,
+            ends: Vec::new(),
         }))
     };
     let closed = vec![connection(vec![ours, theirs]), connection(vec![theirs])];
@@ -109,13 +113,13 @@ impl Sessions {
         let trust = signing::trusted(&keys).expect("good keys");
         let report = Check { trust, ..Check::default() }.run(bundle).expect("readable");
         let ours = report.first_bad.as_ref().map(|bad| (bad.file.clone(), bad.offset));
-        match recorder_verify::verify(&[bundle.to_owned()], &public_keys(&keys)) {
+        match second(&[bundle.to_owned()], public_keys(&keys)) {
             Ok(checked) => {
                 let both = (report.records, report.pruned_records, report.absent_links);
                 assert_eq!((checked.records, checked.stubs, checked.gaps), both);
                 assert_eq!(ours, None, "{:?}", report.first_bad);
             }
-            Err(bad) => assert_eq!(Some((bad.file, bad.offset)), ours, "{}", bad.why),
+            Err((place, why)) => assert_eq!(Some(place), ours, "{why}"),
         }
         (report, ours)
     }

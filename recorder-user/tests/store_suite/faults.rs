@@ -1,5 +1,6 @@
 use std::{
     io,
+    os::unix::fs::MetadataExt as _,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
@@ -9,7 +10,7 @@ use std::{
 };
 
 use recorder_user::{
-    model::{ExchangeId, Record, SessionId},
+    model::{Chunk, Direction, ExchangeId, Record, SessionId},
     store::{AppendError, Disk, DiskFile, Need, Recorder, Space, Store, StoreOptions, SystemDisk},
 };
 
@@ -23,6 +24,8 @@ pub(crate) struct Faults {
     pub(crate) sync: AtomicBool,
     pub(crate) create: AtomicBool,
     pub(crate) cut: AtomicBool,
+    /// Whether space can be set aside; the file system of most tests has no such operation.
+    pub(crate) allocates: AtomicBool,
     pub(crate) read_only: AtomicBool,
     /// Whoever holds it keeps flushes from ending.
     pub(crate) gate: Mutex<()>,
@@ -112,6 +115,17 @@ impl DiskFile for FaultyFile {
 
     fn length(&self) -> io::Result<u64> {
         self.0.length()
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.1.writable()?;
+        if !self.1.allocates.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        if self.1.room.load(Ordering::SeqCst) >= 0 {
+            return Err(io::Error::from_raw_os_error(ENOSPC));
+        }
+        self.0.allocate(bytes)
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
@@ -205,6 +219,54 @@ async fn a_full_disk_fails_everyone_until_there_is_room() {
         )
         .await;
     }
+}
+
+#[tokio::test]
+async fn space_is_set_aside_so_that_no_record_is_written_in_part() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let faults = Arc::new(Faults {
+        room: AtomicI64::new(-1),
+        allocates: AtomicBool::new(true),
+        ..Faults::default()
+    });
+    let disk = Arc::new(FaultyDisk(Arc::clone(&faults)));
+    let (store, _) = Store::open_on(disk, options(directory.path()), clock()).expect("a good disk");
+    let recorder = store.recorder();
+    recorder.append(session_opened(SessionId::new()), Need::Written).await.expect("a good disk");
+    let file = segments(directory.path()).pop().expect("a segment");
+    let taken = || std::fs::metadata(&file).expect("there").blocks() * 512;
+    let length = || std::fs::metadata(&file).expect("there").len();
+    assert!(taken() >= 1 << 20 && length() < 1 << 20, "{} of {}", length(), taken());
+
+    // There is room for a part of it, and none to be set aside: nothing of it is written.
+    faults.room.store(700 << 10, Ordering::SeqCst);
+    let before = length();
+    let exchange = ExchangeId::new();
+    let large = Record::Chunk(Chunk {
+        exchange,
+        direction: Direction::Response,
+        at_us: 0,
+        offset: 0,
+        data: noise(2 << 20).into(),
+    });
+    recorder.append(large, Need::Written).await.expect_err("a full disk");
+    assert!(length() < before + 1024, "{} after {before}: a seal at most", length());
+    faults.room.store(-1, Ordering::SeqCst);
+    works_again(&recorder).await;
+    store.close().await.expect("a good disk");
+    // What is finished takes what it needs, in blocks.
+    for file in segments(directory.path()) {
+        let metadata = std::fs::metadata(&file).expect("there");
+        assert!(metadata.blocks() * 512 < metadata.len() + (64 << 10), "{metadata:?}");
+    }
+    assert!(verify(directory.path()).expect("readable").is_ok());
+}
+
+/// Bytes that do not compress.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    noise
 }
 
 #[tokio::test]

@@ -71,6 +71,7 @@ async fn an_unclean_end_loses_the_gateway_but_not_the_record() {
             ended: Some(Timestamp::from_micros(START)),
             by: None,
             why: None,
+            account: None,
         }));
         records.extend(exchange(open_one, done, "done"));
         records.push(exchange_opened(open_one, undone, "undone"));

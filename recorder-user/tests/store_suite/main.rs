@@ -4,6 +4,7 @@
 
 mod bad_days;
 mod bundle;
+mod copies;
 mod damage;
 mod faults;
 mod index;

@@ -60,7 +60,15 @@ async fn pruned(directory: &Path) -> SegmentId {
 fn ended(session: SessionId) -> Record {
     let time = Timestamp::from_micros(START);
     let (state, ended) = (SessionState::Ended, Some(time));
-    Record::SessionChanged(SessionChanged { session, time, state, ended, by: None, why: None })
+    Record::SessionChanged(SessionChanged {
+        session,
+        time,
+        state,
+        ended,
+        by: None,
+        why: None,
+        account: None,
+    })
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ pub mod pods;
 mod realm;
 mod traces;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -34,6 +34,7 @@ use crate::tools::NodeTools;
 /// A node of a control plane; it and all that ran on it is gone when this is dropped.
 #[derive(Debug)]
 pub struct Node {
+    pod_logs: PathBuf,
     link: Link,
     _port: Port,
     // Dropped in this order. Whoever is our own child is waited for before the realm, which is not gone
@@ -69,13 +70,20 @@ impl Node {
             containerd::start(&realm, &directory, &link, (&tools, &distribution), &images).await?;
         let place = (&link, &cgroup, &port);
         let kubelet = kubelet::start(&realm, &directory, plane, place, &tools).await?;
-        Ok(Self { link, _port: port, scheduler, kubelet, containerd, realm, cgroup })
+        let pod_logs = directory.join("pod-logs");
+        Ok(Self { pod_logs, link, _port: port, scheduler, kubelet, containerd, realm, cgroup })
     }
 
     /// Its name in the cluster.
     #[must_use]
     pub fn name(&self) -> String {
         self.link.name()
+    }
+
+    /// Where the kubelet keeps the logs of pods.
+    #[must_use]
+    pub fn pod_logs(&self) -> &Path {
+        &self.pod_logs
     }
 
     /// What must be gone after [`Node::stop`].
@@ -101,7 +109,7 @@ impl Node {
     /// # Errors
     /// When something is left.
     pub fn stop(self) -> Result<()> {
-        let Self { link, _port, scheduler, kubelet, containerd, realm, cgroup } = self;
+        let Self { pod_logs: _, link, _port, scheduler, kubelet, containerd, realm, cgroup } = self;
         scheduler.kill()?;
         realm.kill();
         kubelet.kill()?;

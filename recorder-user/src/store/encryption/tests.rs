@@ -122,6 +122,7 @@ async fn one_session_is_erased_and_the_chain_stands() {
         ended: None,
         by: None,
         why: None,
+        account: None,
     });
     place.write(vec![changed.clone()]).await;
     let read = place.read();

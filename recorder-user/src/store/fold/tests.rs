@@ -83,6 +83,30 @@ fn the_worst_account_and_the_first_reason_stay() {
 }
 
 #[test]
+fn a_session_is_kernel_verified_when_all_of_it_is() {
+    let verified = || Account { kernel_verified: true, ..account(AccountState::Complete, 0) };
+    let check = |accounts: &[Account], expected| {
+        let session = SessionId::new();
+        let mut records = vec![opened_session(session, "x")];
+        for account in accounts {
+            let exchange = ExchangeId::new();
+            records.push(Record::ExchangeOpened(Box::new(opened(session, exchange))));
+            records.push(settled(session, exchange, account.clone()));
+        }
+        let view = folded(&records).sessions[&session].view.clone();
+        assert_eq!(view.account.kernel_verified, expected, "{accounts:?}");
+        let sums = view.totals;
+        assert_eq!(sums.complete + sums.gaps + sums.unwitnessed, accounts.len() as u64);
+        assert_eq!(sums.gap_bytes, accounts.iter().map(|account| account.gap_bytes).sum::<u64>());
+        assert_eq!(sums.account().kernel_verified, expected);
+    };
+    check(&[], false);
+    check(&[verified(), verified()], true);
+    check(&[verified(), account(AccountState::Complete, 0)], false);
+    check(&[account(AccountState::Gap, 5), verified()], false);
+}
+
+#[test]
 fn a_gap_that_an_exchange_and_its_connection_see_counts_once() {
     let (session, exchange) = (SessionId::new(), ExchangeId::new());
     let gaps = vec![Gap {
@@ -92,6 +116,7 @@ fn a_gap_that_an_exchange_and_its_connection_see_counts_once() {
         from: 0,
         to: 5,
         cookie: None,
+        tcp: false,
     }];
     let gap = Account { gaps, ..account(AccountState::Gap, 5) };
     let rows = folded(&[
@@ -106,6 +131,7 @@ fn a_gap_that_an_exchange_and_its_connection_see_counts_once() {
             account: gap,
             exchanges: 1,
             sessions: vec![session, SessionId::new()],
+            ends: Vec::new(),
         })),
     ]);
     assert_eq!(rows.sessions[&session].view.account.gap_bytes, 5);
@@ -158,7 +184,15 @@ fn the_first_reason_stays_and_a_session_may_go_on() {
     let session = SessionId::new();
     let changed = |state, ended| {
         let time = Timestamp::EPOCH;
-        Record::SessionChanged(SessionChanged { session, time, state, ended, by: None, why: None })
+        Record::SessionChanged(SessionChanged {
+            session,
+            time,
+            state,
+            ended,
+            by: None,
+            why: None,
+            account: None,
+        })
     };
     let ended = Some(Timestamp::from_micros(9));
     let rows = folded(&[

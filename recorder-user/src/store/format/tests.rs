@@ -61,6 +61,7 @@ fn records_of_version_1() -> Vec<Record> {
             ended: None,
             by: None,
             why: None,
+            account: None,
         }),
         chunk(EXCHANGES[0], 0, b"\0\x01binary\xff".to_vec()),
         chunk(EXCHANGES[0], 9, b"compressible ".repeat(60)),

@@ -129,10 +129,11 @@ impl Case<'_> {
     fn is_wanted(&self, record: &Record) -> bool {
         let Want { all, reads, read_bodies } = self.want;
         match record {
-            // They say which run the rest belongs to, and are short.
-            Record::GatewayStarted(_) | Record::GatewayStopped(_) | Record::UnrecordedSpan(_) => {
-                false
-            }
+            // They say which run the rest belongs to and how far it can be believed, and are short.
+            Record::GatewayStarted(_)
+            | Record::GatewayStopped(_)
+            | Record::UnrecordedSpan(_)
+            | Record::WitnessChanged(_) => false,
             // Who read recordings is evidence of its own.
             Record::RecordingRead(_) => false,
             // Nobody can say whose it is.

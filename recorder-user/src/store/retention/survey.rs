@@ -385,6 +385,7 @@ fn time_of(record: &Record) -> Option<Timestamp> {
         Record::ConnectionClosed(record) => record.time,
         Record::ConnectionSeen(record) => record.time,
         Record::UnrecordedSpan(record) => record.to,
+        Record::WitnessChanged(record) => record.time,
         _ => return None,
     })
 }

@@ -211,6 +211,7 @@ impl Agent {
             ended: Some(time),
             by: None,
             why: None,
+            account: None,
         })
     }
 

@@ -220,3 +220,84 @@ fn gaps_are_bounded_and_their_sum_is_not() {
     exchange.request.bytes = u64::MAX;
     assert_eq!(exchange.account(Tier::T1).gap_bytes, u64::MAX, "saturates");
 }
+
+/// The hooks' count and TCP's own, when the connection closes.
+#[test]
+fn three_counts_agree_or_the_one_that_does_not_is_named() {
+    let closed = SocketEvidence {
+        tcp_in_bytes: Some(1_000),
+        tcp_out_bytes: Some(9_000),
+        ..socket(11, 1_000, 9_000)
+    };
+    let compare = |change: fn(&mut SocketEvidence)| {
+        let mut evidence = closed.clone();
+        change(&mut evidence);
+        let account = compare_socket(Role::Client, &evidence, &capability(Tier::T1));
+        account.gaps.iter().map(|gap| (gap.bytes, gap.tcp)).collect::<Vec<_>>()
+    };
+    assert_eq!(compare(|_| ()), []);
+    assert_eq!(compare(|e| e.tcp_in_bytes = Some(1_001)), [], "a FIN");
+    assert_eq!(compare(|e| e.tcp_out_bytes = Some(9_001)), [(1, true)], "we count no FIN of ours");
+    assert_eq!(compare(|e| e.tcp_in_bytes = Some(1_007)), [(7, true)], "spliced out of the socket");
+    assert_eq!(
+        compare(|e| e.kernel_out_bytes = Some(8_990)),
+        [(10, false)],
+        "a hook missed a call"
+    );
+    let stolen = |e: &mut SocketEvidence| {
+        e.kernel_in_bytes = Some(1_100);
+        e.tcp_in_bytes = Some(1_101);
+    };
+    assert_eq!(
+        compare(stolen),
+        [(100, false)],
+        "both say the same, and there was a FIN: told once"
+    );
+}
+
+#[test]
+fn what_a_blind_witness_missed_is_located_and_is_neither_complete_nor_a_gap() {
+    let capability = capability(Tier::T1);
+    let view = View { disturbed: true, blind: Some("the probe was lost"), ..(&capability).into() };
+    let evidence = SocketEvidence {
+        kernel_in_bytes: Some(400),
+        tcp_in_bytes: Some(1_000),
+        ..socket(11, 1_000, 9_000)
+    };
+    let account = compare_socket(Role::Client, &evidence, view);
+    assert_eq!(account.state, AccountState::Unwitnessed);
+    assert_eq!(account.reason.as_deref(), Some("the probe was lost"));
+    let [unseen] = &account.unseen[..] else { panic!("{account:?}") };
+    assert_eq!((unseen.direction, unseen.from, unseen.to), (Direction::Request, 400, 1_000));
+    assert_eq!((account.unseen_bytes, account.gap_bytes), (600, 0));
+
+    // A socket of which nothing was ever seen.
+    let never = SocketEvidence { kernel_in_bytes: None, ..evidence.clone() };
+    let account = compare_socket(Role::Client, &never, view);
+    assert_eq!((account.state, account.unseen_bytes), (AccountState::Unwitnessed, 10_000));
+
+    // What the kernel saw and we did not is a gap, however short-sighted it was.
+    let more = SocketEvidence { kernel_out_bytes: Some(9_010), ..evidence };
+    let account = compare_socket(Role::Client, &more, view);
+    assert_eq!((account.state, account.gap_bytes), (AccountState::Gap, 10));
+}
+
+#[test]
+fn only_an_undisturbed_complete_account_of_programs_is_kernel_verified() {
+    let exchange = Exchange::sound();
+    let verified = |exchange: &Exchange, tier, disturbed| {
+        let capability = capability(tier);
+        let view = View { disturbed, ..(&capability).into() };
+        let bodies = [&exchange.request, &exchange.response];
+        account_exchange(Some(&exchange.client), Some(&exchange.upstream), bodies, view)
+            .kernel_verified
+    };
+    assert!(verified(&exchange, Tier::T1, false) && verified(&exchange, Tier::T4, false));
+    assert!(!verified(&exchange, Tier::T5, false), "the gateway asked for these numbers itself");
+    assert!(!verified(&exchange, Tier::T1, true));
+    let untested = CapabilityRecord { self_test: false, ..capability(Tier::T1) };
+    assert!(!compare_socket(Role::Client, &exchange.client, &untested).kernel_verified);
+    let mut gap = Exchange::sound();
+    gap.response.recorded_bytes -= 1;
+    assert!(!verified(&gap, Tier::T1, false));
+}

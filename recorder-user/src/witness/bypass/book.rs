@@ -588,6 +588,7 @@ pub(super) fn ended(session: SessionId, state: SessionState, time: Timestamp) ->
         ended: Some(time),
         by: None,
         why: None,
+        account: None,
     })
 }
 

@@ -27,14 +27,21 @@ pub struct OriginPaths {
     pub proc: PathBuf,
     /// The root of cgroup2; none when it is not mounted.
     pub cgroups: Option<PathBuf>,
-    /// The host's `/var/log`.
-    pub logs: PathBuf,
+    /// The host's `/var/log/pods`.
+    pub pod_logs: PathBuf,
+    /// The host's `/var/log/containers`.
+    pub container_logs: PathBuf,
 }
 
 impl Default for OriginPaths {
     fn default() -> Self {
         let cgroups = super::cgroup::root().ok();
-        Self { proc: "/proc".into(), cgroups, logs: "/var/log".into() }
+        Self {
+            proc: "/proc".into(),
+            cgroups,
+            pod_logs: "/var/log/pods".into(),
+            container_logs: "/var/log/containers".into(),
+        }
     }
 }
 
@@ -75,7 +82,7 @@ impl Origins {
         Self {
             processes: Processes::new(paths.proc),
             cgroups: CgroupPaths::new(paths.cgroups),
-            logs: PodLogs::new(paths.logs),
+            logs: PodLogs::new(paths.pod_logs, paths.container_logs),
             pods: HashMap::new(),
         }
     }
@@ -125,7 +132,10 @@ impl Origins {
             return (path.or_else(|| of_process.first().cloned()), None);
         };
         let name = self.logs.pod(&cgroup.pod_uid, now);
-        let container = cgroup.container_id.as_deref().and_then(|id| self.logs.container(id, now));
+        let id = cgroup.container_id.as_deref();
+        let container = id
+            .zip(name.as_ref())
+            .and_then(|(id, name)| self.logs.container(id, (name, &cgroup.pod_uid), now));
         let is_known = name.is_some() && container.is_some();
         let (namespace, name) = name.map(|name| (name.namespace, name.name)).unzip();
         let pod = PodFacts {

@@ -61,16 +61,18 @@ const NAME_CHARS_MAX: usize = 253;
 
 /// The names that were found, read anew when one is not among them.
 pub(super) struct PodLogs {
-    root: PathBuf,
+    pod_logs: PathBuf,
+    container_logs: PathBuf,
     pods: HashMap<String, PodName>,
     containers: HashMap<String, String>,
     read: Option<Instant>,
 }
 
 impl PodLogs {
-    /// Below this directory, `/var/log` of the node.
-    pub(super) fn new(root: PathBuf) -> Self {
-        Self { root, pods: HashMap::new(), containers: HashMap::new(), read: None }
+    /// In these directories, `/var/log/pods` and `/var/log/containers` of the node.
+    pub(super) fn new(pod_logs: PathBuf, container_logs: PathBuf) -> Self {
+        let (pods, containers) = (HashMap::new(), HashMap::new());
+        Self { pod_logs, container_logs, pods, containers, read: None }
     }
 
     /// The pod with this uid.
@@ -81,12 +83,24 @@ impl PodLogs {
         self.pods.get(uid).cloned()
     }
 
-    /// The name of the container with this id.
-    pub(super) fn container(&mut self, id: &str, now: Instant) -> Option<String> {
+    /// The name of the container with this id. Where no link tells, of a pod with a single container it is that one's.
+    pub(super) fn container(
+        &mut self,
+        id: &str,
+        (pod, uid): (&PodName, &str),
+        now: Instant,
+    ) -> Option<String> {
         if !self.containers.contains_key(id) {
             self.renew(now);
         }
-        self.containers.get(id).cloned()
+        self.containers.get(id).cloned().or_else(|| self.only_container(pod, uid))
+    }
+
+    fn only_container(&self, pod: &PodName, uid: &str) -> Option<String> {
+        let directory = self.pod_logs.join(format!("{}_{}_{uid}", pod.namespace, pod.name));
+        let mut entries = fs::read_dir(directory).ok()?;
+        let name = entries.next()?.ok()?.file_name().into_string().ok()?;
+        (entries.next().is_none() && is_name(&name)).then_some(name)
     }
 
     /// Reads the directories, unless that was done a moment ago: who opens many connections from cgroups without a
@@ -96,8 +110,8 @@ impl PodLogs {
             return;
         }
         self.read = Some(now);
-        self.pods = names(&self.root.join("pods"), pod_directory);
-        self.containers = names(&self.root.join("containers"), container_link);
+        self.pods = names(&self.pod_logs, pod_directory);
+        self.containers = names(&self.container_logs, container_link);
     }
 }
 
@@ -161,13 +175,18 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let pods = root.path().join("pods");
         fs::create_dir(&pods).expect("writable");
-        let mut logs = PodLogs::new(root.path().to_owned());
+        let mut logs = PodLogs::new(pods.clone(), root.path().join("containers"));
         let start = Instant::now();
         assert_eq!(logs.pod("0b", start), None);
         fs::create_dir(pods.join("shop_agent-0_0b")).expect("writable");
         assert_eq!(logs.pod("0b", start), None, "it was read a moment ago");
         let found = logs.pod("0b", start + RENEW_AFTER).expect("read again");
         assert_eq!(found, PodName { namespace: "shop".into(), name: "agent-0".into() });
+        let directory = pods.join("shop_agent-0_0b");
+        for (container, only) in [("main", Some("main".to_owned())), ("side-car", None)] {
+            fs::create_dir(directory.join(container)).expect("writable");
+            assert_eq!(logs.container(ID, (&found, "0b"), start), only);
+        }
         fs::remove_dir_all(&pods).expect("writable");
         assert!(
             logs.pod("0b", start + 9 * RENEW_AFTER).is_some(),

@@ -45,7 +45,8 @@ impl Node {
         Origins::new(OriginPaths {
             proc: root.join("proc"),
             cgroups: Some(root.join("cgroup")),
-            logs: root.join("log"),
+            pod_logs: root.join("log/pods"),
+            container_logs: root.join("log/containers"),
         })
     }
 }

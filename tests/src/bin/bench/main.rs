@@ -10,6 +10,7 @@ mod record;
 mod report;
 mod streams;
 mod watches;
+mod witness;
 mod world;
 
 use std::process::ExitCode;
@@ -46,6 +47,9 @@ struct Arguments {
     /// How often all cases are measured: more rounds, steadier figures.
     #[arg(long, value_name = "N")]
     rounds: Option<u32>,
+    /// Only requests, through gateways whose witness is off, TCP_INFO and eBPF, in turns: what it costs.
+    #[arg(long)]
+    witness: bool,
     /// How many watches are open at a time.
     #[arg(long, value_name = "N")]
     watches: Option<usize>,
@@ -130,6 +134,9 @@ async fn measure(
         ..plan.streams
     };
     let plan = Plan { rounds: arguments.rounds.unwrap_or(plan.rounds), streams, ..plan };
+    if arguments.witness {
+        return witness::compare(world, &cases.requests, &plan).await;
+    }
     let mut report = Report::new(world.without_envoy());
     for &kind in &cases.watching {
         let count = arguments.watches.unwrap_or(plan.watches);

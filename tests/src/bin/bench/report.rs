@@ -50,6 +50,10 @@ impl Tally {
         Ok(())
     }
 
+    pub(crate) fn is_of(&self, target: &str) -> bool {
+        self.target == target
+    }
+
     /// How many requests must be on record.
     pub(crate) fn recorded(&self) -> u64 {
         self.stored.map_or(0, |_| self.latencies.len())
@@ -82,6 +86,8 @@ pub(crate) struct Report {
     /// Why there are none although they were asked for.
     pub(crate) without_streams: Option<String>,
     without_envoy: Option<String>,
+    /// What the others are held against.
+    base: &'static str,
 }
 
 impl Report {
@@ -93,7 +99,13 @@ impl Report {
             recorded: Recorded::default(),
             without_streams: None,
             without_envoy,
+            base: "direct access",
         }
+    }
+
+    /// For gateways that differ in their witness.
+    pub(crate) fn of_witnesses() -> Self {
+        Self { base: "the witness off", ..Self::new(None) }
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -197,7 +209,7 @@ impl Report {
     }
 
     pub(crate) fn print(&self) {
-        println!("{} CPUs; times in microseconds; + is over direct access", cpus());
+        println!("{} CPUs; times in microseconds; + is over {}", cpus(), self.base);
         let recorded = &self.recorded;
         println!(
             "gateway: witness tier {}, {} exchanges on record; accounts: {} complete, {} gap, {} unwitnessed",

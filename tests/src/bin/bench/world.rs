@@ -118,20 +118,41 @@ impl World {
     /// New proxies, with a directory of their own: memory that earlier load has freed would hide what
     /// later load needs.
     pub(crate) async fn side(&self, name: &str) -> Result<Side> {
-        let place = self.place.join(name);
-        std::fs::create_dir_all(&place)?;
-        let options = Options {
-            access: policy::examples("access")?,
-            recording: policy::examples("recording")?,
-            ..Options::default()
-        };
-        let gateway = Gateway::start(&place, &self.plane, &[&self.issuer], &options).await?;
+        let gateway = self.gateway(name, json!({})).await?;
         let envoy = match &self.envoy {
             Ok(binary) => {
+                let place = self.place.join(name);
                 Some(Envoy::start(binary, &place, &self.plane, &self.issuer, GROUP).await?)
             }
             Err(_) => None,
         };
+        self.beside("gateway", gateway, envoy).await
+    }
+
+    /// A new gateway alone, with this kind of witness, beside direct access.
+    pub(crate) async fn witnessed(&self, name: &'static str, place: &str) -> Result<Side> {
+        let gateway = self.gateway(place, json!({"witness": {"mode": name}})).await?;
+        self.beside(name, gateway, None).await
+    }
+
+    async fn gateway(&self, place: &str, config: Value) -> Result<Gateway> {
+        let place = self.place.join(place);
+        std::fs::create_dir_all(&place)?;
+        let options = Options {
+            access: policy::examples("access")?,
+            recording: policy::examples("recording")?,
+            config,
+            ..Options::default()
+        };
+        Gateway::start(&place, &self.plane, &[&self.issuer], &options).await
+    }
+
+    async fn beside(
+        &self,
+        name: &'static str,
+        gateway: Gateway,
+        envoy: Option<Envoy>,
+    ) -> Result<Side> {
         let proxy = |name, endpoint: &Endpoint, process| Target {
             name,
             endpoint: endpoint.bearer(&self.token),
@@ -142,7 +163,7 @@ impl World {
             Target { name: "direct", endpoint: self.direct(), process: None, segments: None },
             Target {
                 segments: Some(gateway.store().join("segments")),
-                ..proxy("gateway", gateway.endpoint(), gateway.id())
+                ..proxy(name, gateway.endpoint(), gateway.id())
             },
         ];
         targets

@@ -1,57 +1,131 @@
 //! The account: what the kernel counted equals what was recorded.
 
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use recorder_user::model::{AccountState, Record};
+use recorder_user::model::{
+    Account, AccountState, CapabilityRecord as Witness, ConnectionClosed, Gap, Record,
+    SocketEvidence, Tier,
+};
 use recorder_user::store::Reader;
 use rig::client::Protocol;
 use rig::gateway::Options;
+use rig::stopped::Stopped;
 use rig::theft;
 use rig::wait::{Level, until};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::runner::{Scenario, scenario};
 use crate::scene::{Scene, search_until};
 
-/// The scenario that makes a gap.
-const STOLEN: &str = "stolen-bytes-are-a-gap";
+/// The scenarios that make a gap.
+const STOLEN: [&str; 3] =
+    ["stolen-bytes-are-a-gap", "spliced-bytes-are-a-gap", "bypass-through-a-stolen-socket"];
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!("account-is-complete", account_is_complete),
         scenario!("account-without-ebpf", account_without_ebpf),
+        scenario!("account-of-rude-clients-is-complete", rude_clients),
         scenario!("stolen-bytes-are-a-gap", stolen_bytes_are_a_gap),
+        scenario!("spliced-bytes-are-a-gap", spliced_bytes_are_a_gap),
     ]
 }
 
 /// Fails when any account of any scenario has a gap: what the kernel counted on every connection, on both
-/// sides, is what the gateway read and wrote. Only [`STOLEN`] makes one, and must.
+/// sides and in three ways, is what the gateway read and wrote. Only [`STOLEN`] make one, and must. Whatever is
+/// complete is kernel-verified where programs counted and nothing happened to them, and nowhere else.
 pub(crate) fn check(scene: &Scene, scenario: &str) -> Result<()> {
-    let (mut compared, mut gaps) = (0_u64, Vec::new());
+    let mut found = Found::default();
     for entry in std::fs::read_dir(scene.directory())? {
         let store = entry?.path().join("store");
-        if !store.is_dir() {
-            continue;
-        }
-        // A record that a scenario has tampered with is that scenario's to find.
-        for stored in Reader::open(&store)?.records().filter_map(Result::ok) {
-            let account = match stored.record {
-                Record::ConnectionClosed(closed) => closed.account,
-                Record::ExchangeSettled(settled) => settled.account,
-                _ => continue,
-            };
-            compared += 1;
-            if account.state == AccountState::Gap {
-                gaps.push(account);
-            }
+        if store.is_dir() {
+            found.look_into(&store)?;
         }
     }
-    let expected = scenario == STOLEN;
+    let Found { compared, gaps, wrong, .. } = found;
+    let expected = STOLEN.contains(&scenario);
     ensure!(gaps.is_empty() != expected, "{} gaps in {compared} accounts: {gaps:?}", gaps.len());
+    ensure!(wrong.is_empty(), "{} of {compared} accounts are wrong: {wrong:?}", wrong.len());
     Ok(())
+}
+
+#[derive(Default)]
+struct Found {
+    compared: u64,
+    gaps: Vec<Account>,
+    wrong: Vec<String>,
+    /// Whether programs count, by the last start of a gateway.
+    programs: bool,
+    /// Whether anything happened to them since.
+    disturbed: bool,
+}
+
+impl Found {
+    fn look_into(&mut self, store: &Path) -> Result<()> {
+        // A record that a scenario has tampered with is that scenario's to find.
+        for stored in Reader::open(store)?.records().filter_map(Result::ok) {
+            match stored.record {
+                Record::GatewayStarted(started) => {
+                    let Witness { tier, self_test, .. } = started.witness;
+                    self.programs = self_test && matches!(tier, Tier::T1 | Tier::T4);
+                    self.disturbed = false;
+                }
+                Record::WitnessChanged(_) => self.disturbed = true,
+                Record::ConnectionClosed(closed) => self.closed(&closed),
+                Record::ExchangeSettled(settled) => {
+                    for side in [&settled.account.client, &settled.account.upstream] {
+                        side.iter().for_each(|evidence| self.span(evidence));
+                    }
+                    self.account(settled.account);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn account(&mut self, account: Account) {
+        self.compared += 1;
+        let complete = account.state == AccountState::Complete;
+        let verified = complete && self.programs;
+        let wrong = account.kernel_verified && !verified;
+        if wrong || (verified && !self.disturbed && !account.kernel_verified) {
+            self.wrong.push(format!("programs {}, {account:?}", self.programs));
+        }
+        if account.state == AccountState::Gap {
+            self.gaps.push(account);
+        }
+    }
+
+    /// An exchange's part of a connection is within the connection.
+    fn span(&mut self, evidence: &SocketEvidence) {
+        let Some(span) = &evidence.span else { return };
+        let whole = [
+            evidence.kernel_in_bytes.unwrap_or(evidence.gateway_in_bytes),
+            evidence.kernel_out_bytes.unwrap_or(evidence.gateway_out_bytes),
+        ];
+        let inbound = span.in_from <= span.in_to && span.in_to <= whole[0];
+        let outbound = span.out_from <= span.out_to && span.out_to <= whole[1];
+        let timed = span.first_in <= span.last_in;
+        if !(inbound && outbound && timed) {
+            self.wrong.push(format!("{evidence:?}"));
+        }
+    }
+
+    fn closed(&mut self, closed: &ConnectionClosed) {
+        let ends: Vec<_> = closed.ends.iter().map(|end| end.out_to).collect();
+        let whole = closed.evidence.gateway_out_bytes;
+        if !ends.is_sorted() || ends.last().is_some_and(|last| *last > whole) {
+            self.wrong.push(format!("{closed:?}"));
+        }
+        self.span(&closed.evidence);
+        self.account(closed.account.clone());
+    }
 }
 
 async fn account_is_complete(scene: Rc<Scene>) -> Result<()> {
@@ -111,9 +185,81 @@ async fn all_complete(gateway: &rig::gateway::Gateway) -> Result<()> {
     .await
 }
 
-/// Bytes that someone else takes from the gateway's socket: the kernel counts them, the gateway does
+/// Clients that reset, close one half, and vanish in the middle of what they send or read.
+async fn rude_clients(scene: Rc<Scene>) -> Result<()> {
+    let gateway = scene.gateway(&Options::default()).await?;
+    scene.plane().namespace("rude").await?;
+    let data = json!({"text": "x".repeat(200_000)});
+    scene.plane().config_map("rude", "large", &data).await?;
+    let token = scene.token("alice").await?;
+    let head = |method: &str, path: &str, length: usize| {
+        format!(
+            "{method} {path} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        )
+    };
+    let large = head("GET", "/api/v1/namespaces/rude/configmaps/large", 0);
+    let upload = head("POST", "/api/v1/namespaces/rude/configmaps", 100_000);
+    let mut part = [0; 1_000];
+    for _ in 0..3 {
+        // Resets with most of the response unread.
+        let mut tls = gateway.endpoint().tls(&[b"http/1.1"]).await?;
+        tls.write_all(large.as_bytes()).await?;
+        tls.read_exact(&mut part).await?;
+        tls.get_ref().0.set_zero_linger()?;
+        drop(tls);
+        // Says that it is done sending, and reads what still comes.
+        let mut tls = gateway.endpoint().tls(&[b"http/1.1"]).await?;
+        tls.write_all(large.as_bytes()).await?;
+        tls.shutdown().await?;
+        drop(tls.read_to_end(&mut Vec::new()).await);
+        // Vanishes half-way through a body, without a word of TLS.
+        let mut tls = gateway.endpoint().tls(&[b"http/1.1"]).await?;
+        tls.write_all(upload.as_bytes()).await?;
+        tls.write_all(&[b' '; 50_000]).await?;
+        tls.flush().await?;
+        drop(tls);
+        // Not even TLS.
+        let mut tcp = TcpStream::connect(gateway.endpoint().address()).await?;
+        tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").await?;
+        drop(tcp.read_to_end(&mut Vec::new()).await);
+    }
+    until("every connection's account is on record", Duration::from_secs(10), async || {
+        let mut accounts = Vec::new();
+        for stored in Reader::open(&gateway.store())?.records() {
+            match stored?.record {
+                Record::ConnectionClosed(closed) if closed.role == "client" => {
+                    accounts.push(closed.account);
+                }
+                _ => {}
+            }
+        }
+        for account in &accounts {
+            ensure!(account.state == AccountState::Complete, "{account:?}");
+        }
+        Ok(Level::when(accounts.len() == 12, || format!("{} accounts", accounts.len())))
+    })
+    .await
+}
+
+/// Bytes that someone else receives from the gateway's socket: the kernel counts them, the gateway does
 /// not, and the account says so to the byte.
 async fn stolen_bytes_are_a_gap(scene: Rc<Scene>) -> Result<()> {
+    let gaps = theft(scene, theft::read).await?;
+    ensure!(gaps.iter().all(|gap| !gap.tcp), "the hooks see a receive call: {gaps:?}");
+    Ok(())
+}
+
+/// Bytes that leave the socket by a way that no hook sees: TCP's own count has them.
+async fn spliced_bytes_are_a_gap(scene: Rc<Scene>) -> Result<()> {
+    theft(scene, theft::splice).await.map(drop)
+}
+
+/// Takes bytes from a gateway's socket; gives the gaps that its final account has.
+async fn theft(
+    scene: Rc<Scene>,
+    steal: fn(&std::net::TcpStream, usize) -> Result<()>,
+) -> Result<Vec<Gap>> {
     const BYTES: usize = 100;
     let gateway = scene.gateway(&Options::default()).await?;
     let token = scene.token("alice").await?;
@@ -131,15 +277,10 @@ async fn stolen_bytes_are_a_gap(scene: Rc<Scene>) -> Result<()> {
     let pid = gateway.id().context("the gateway runs")?;
     let socket = theft::socket_towards(pid, port)?;
     // Stopped, so that the bytes are there for us and not for the gateway.
-    gateway.signal(libc::SIGSTOP)?;
-    let stolen = async {
-        theft::wait_stopped(pid)?;
-        tls.get_mut().0.write_all(&[0; BYTES]).await?;
-        theft::read(&socket, BYTES)
-    };
-    let stolen = stolen.await;
-    gateway.signal(libc::SIGCONT)?;
-    stolen?;
+    let stopped = Stopped::new(pid)?;
+    tls.get_mut().0.write_all(&[0; BYTES]).await?;
+    steal(&socket, BYTES)?;
+    drop(stopped);
     drop((socket, tls));
     let recorder = gateway.recorder()?;
     until("the session's account has the gap", Duration::from_secs(10), async || {
@@ -149,5 +290,12 @@ async fn stolen_bytes_are_a_gap(scene: Rc<Scene>) -> Result<()> {
         });
         Ok(Level::when(found, || format!("{sessions:?}")))
     })
-    .await
+    .await?;
+    let mut gaps = Vec::new();
+    for stored in Reader::open(&gateway.store())?.records() {
+        if let Record::ConnectionClosed(closed) = stored?.record {
+            gaps.extend(closed.account.gaps);
+        }
+    }
+    Ok(gaps)
 }

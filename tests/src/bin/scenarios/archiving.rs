@@ -29,6 +29,7 @@ use crate::scene::Scene;
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!("archive-of-a-gateway", archive_of_a_gateway),
+        scenario!("archive-of-two-gateways", archive_of_two_gateways),
         scenario!("archive-through-bad-weather", archive_through_bad_weather),
         scenario!("archive-credentials-and-buckets", archive_credentials_and_buckets),
         scenario!("archive-object-lock-and-competitors", archive_object_lock_and_competitors),
@@ -120,6 +121,105 @@ async fn archive_of_a_gateway(scene: Rc<Scene>) -> Result<()> {
         rig::recorder::Recorder::over(Path::new(&store))?.search(&["--verb", "create"]).await?;
     ensure!(rows.len() == 8, "{} creates in the fetched store", rows.len());
     Ok(())
+}
+
+/// One agent through two gateways: what both wrote, and what both archived, reads as one session, and all of it
+/// verifies with the public keys of both.
+async fn archive_of_two_gateways(scene: Rc<Scene>) -> Result<()> {
+    let shore = Shore::new(&scene).await?;
+    shore.minio.bucket("audit", false).await?;
+    scene.plane().namespace("archived").await?;
+    let archive = json!({
+        "url": "s3://audit/both", "endpoint": shore.proxy.url(), "interval": "1s",
+        "certificateAuthority": shore.proxy.authority_file(),
+        "credentials": {"accessKeyIdFile": shore.key_id, "secretAccessKeyFile": shore.secret_key},
+    });
+    let gateway = async |name: &str| {
+        let config = json!({"archive": archive});
+        let options = Options { name: name.to_owned(), config, ..Options::default() };
+        scene.gateway(&options).await
+    };
+    let (mut east, mut west) = (gateway("east").await?, gateway("west").await?);
+    for (index, gateway) in [&east, &west, &east, &west].into_iter().enumerate() {
+        let object = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("both-{index}")},
+        });
+        let alice = scene.as_user(gateway, "alice").await?;
+        alice.json("POST", COLLECTION, &object).await?.success()?;
+    }
+    // Both run, and both are asked.
+    let west_store = west.store().display().to_string();
+    let recorder = east.recorder()?;
+    let session = one_session(&recorder.json(&["ls", "--store", &west_store]).await?)?;
+
+    let mut keys = Vec::new();
+    for gateway in [&mut east, &mut west] {
+        gateway.stop().await?;
+        let arguments =
+            [vec!["archive".to_owned(), "run".to_owned()], shore.arguments("s3://audit/both")]
+                .concat();
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let ran = gateway.recorder()?.json(&arguments).await?;
+        ensure!(ran[0]["pending"] == 0, "{ran:?}");
+        let key = gateway.directory().join("public.pem");
+        std::fs::write(&key, gateway.recorder()?.run(&["keys", "export"]).await?.stdout)?;
+        keys.push(key.display().to_string());
+    }
+    // The archive alone, with a cache, and with one of the stores that are in it.
+    let cache = scene.directory().join("cache").display().to_string();
+    let from = ["--archive", "s3://audit/both"];
+    let cached = [&from[..], &["--archive-cache", &cache]].concat();
+    let far = recorder.clone().with(shore.variables());
+    let alone = far.clone().without_store();
+    for (recorder, from) in
+        [(&alone, &from[..]), (&alone, &cached), (&alone, &cached), (&far, &from)]
+    {
+        let with = |arguments: &[&'static str]| [arguments, from].concat();
+        let found = one_session(&recorder.json(&with(&["ls"])).await?)?;
+        ensure!(found == session, "{found} is not {session}");
+        let rows = recorder.json(&with(&["search", "--verb", "create"])).await?;
+        ensure!(rows.len() == 4 && rows[0]["gateway"] != rows[1]["gateway"], "{rows:?}");
+        let id = session["session"].as_str().context("an id")?;
+        let shown = recorder.json(&[&["show", id], from].concat()).await?;
+        ensure!(shown[0]["exchangeRows"].as_array().map(Vec::len) == Some(4), "{shown:?}");
+        let replayed = recorder.json(&[&["replay", id], from].concat()).await?;
+        let told = replayed.iter().filter(|line| line["event"] == "exchange").count();
+        ensure!(told == 4, "{replayed:?}");
+    }
+    let trusted = ["--key", &keys[0], "--key", &keys[1]];
+    let checked = alone.json(&[&["verify"], &from[..], &trusted].concat()).await?;
+    ensure!(checked.len() == 2, "{checked:?}");
+    for line in &checked {
+        ensure!(line["ok"] == true && line["signaturesChecked"] == true, "{line}");
+        ensure!(line["signatures"].as_u64() > Some(0) && line["unsignedRecords"] == 0, "{line}");
+    }
+    // With the key of one the other's signatures are strange.
+    let half = alone.run(&[&["verify"], &cached[..], &trusted[..2]].concat()).await?;
+    ensure!(half.code == Some(1) && half.stdout.contains("not trusted"), "{half:?}");
+    // A copy that was changed is found, with its gateway.
+    let stores = std::fs::read_dir(&cache)?.map(|entry| Ok(entry?.path()));
+    let store = stores.collect::<Result<Vec<_>>>()?.remove(0);
+    let segment = Reader::open(&store)?.segments()?.remove(0).path;
+    let mut bytes = std::fs::read(&segment)?;
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    std::fs::write(&segment, bytes)?;
+    let changed = alone.run(&[&["verify"], &cached[..], &trusted].concat()).await?;
+    let gateway = store.file_name().context("a name")?.to_string_lossy().into_owned();
+    ensure!(changed.code == Some(1) && changed.stdout.contains(&gateway), "{changed:?}");
+    ensure!(changed.stdout.contains("DOES NOT VERIFY"), "{changed:?}");
+    Ok(())
+}
+
+/// Alice's session, which has a track of each of two gateways; without what differs while it goes on.
+fn one_session(lines: &[Value]) -> Result<Value> {
+    let [line] = lines else { anyhow::bail!("not one session: {lines:?}") };
+    let tracks = line["tracks"].as_array().context("tracks")?;
+    ensure!(tracks.len() == 2 && tracks[0]["gateway"] != tracks[1]["gateway"], "{line}");
+    ensure!(tracks.iter().all(|track| track["exchanges"] == 2), "{line}");
+    ensure!(line["exchanges"] == 4 && line["effects"]["created"] == 4, "{line}");
+    ensure!(line["session"] == tracks[0]["session"], "{line}");
+    Ok(json!({"session": line["session"], "started": line["started"], "task": line["task"]}))
 }
 
 /// An engine that knows nothing of us counts what `recorder` lists.
@@ -375,6 +475,18 @@ impl Shore {
             alarm_after: HOUR,
         };
         Ok(Archiver::new(options, bucket, time)?)
+    }
+
+    /// How to reach it, for a command that is told only where the archive is.
+    fn variables(&self) -> Vec<(String, String)> {
+        let options = self.arguments("").split_off(2);
+        let name = |option: &str| {
+            format!(
+                "DECKLOG_ARCHIVE_{}",
+                option.trim_start_matches("--").replace('-', "_").to_uppercase()
+            )
+        };
+        options.chunks(2).map(|pair| (name(&pair[0]), pair[1].clone())).collect()
     }
 
     fn arguments(&self, url: &str) -> Vec<String> {

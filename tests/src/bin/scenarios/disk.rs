@@ -16,8 +16,10 @@ use rig::recorder::Recorder;
 use rig::wait::{Level, until};
 use serde_json::json;
 
+use crate::ended::ends_with;
 use crate::runner::{Scenario, scenario};
 use crate::scene::Scene;
+use crate::watch::Watch;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -38,6 +40,7 @@ permit(principal, action, resource);
 permit(principal in k8s::Group::"sre", action in [k8s::Action::"get", k8s::Action::"list", k8s::Action::"watch"], resource);
 "#;
 
+const SOON: Duration = Duration::from_secs(10);
 const COLLECTION: &str = "/api/v1/namespaces/full/configmaps";
 
 async fn disk_full_and_free_again(scene: Rc<Scene>) -> Result<()> {
@@ -50,8 +53,19 @@ async fn disk_full_and_free_again(scene: Rc<Scene>) -> Result<()> {
     scene.plane().namespace("full").await?;
     let bob = scene.as_user(&gateway, "bob").await?;
     bob.json("POST", COLLECTION, &config_map("before")).await?.success()?;
+    let path = format!("{COLLECTION}?watch=true");
+    let mut watches = Vec::new();
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let mut watch = Watch::open(&bob, protocol, &path).await?;
+        watch.about("before", SOON).await?;
+        watches.push(watch);
+    }
 
     disk.fill()?;
+    scene.plane().config_map("full", "news", &json!({})).await?;
+    for watch in &mut watches {
+        ends_with(watch, 503, "cannot record").await?;
+    }
     until("reads are refused", Duration::from_secs(20), async || {
         let reply = bob.get(COLLECTION).await?;
         Ok(Level::when(reply.status == StatusCode::SERVICE_UNAVAILABLE, || reply.text()))

@@ -189,7 +189,7 @@ pub(crate) async fn command(gateway: &Gateway, arguments: &[&str]) -> Result<Out
 }
 
 /// The watch ends in order, with this `Status` as its last event.
-async fn ends_with(watch: &mut Watch, code: u16, message: &str) -> Result<()> {
+pub(crate) async fn ends_with(watch: &mut Watch, code: u16, message: &str) -> Result<()> {
     let mut last = None;
     while let Some(event) = watch.next(ENDED).await? {
         last = Some(event);

@@ -9,6 +9,7 @@ mod account;
 mod archiving;
 mod attribution;
 mod authentication;
+mod bypass;
 mod crash;
 mod disk;
 mod ended;
@@ -28,6 +29,7 @@ mod retention;
 mod runner;
 mod scene;
 mod streams;
+mod times;
 mod watch;
 
 use std::process::ExitCode;
@@ -95,6 +97,8 @@ fn all() -> Vec<runner::Scenario> {
         retention::scenarios(),
         player::scenarios(),
         account::scenarios(),
+        times::scenarios(),
+        bypass::scenarios(),
         leaks::scenarios(),
         metrics::scenarios(),
         fairness::scenarios(),

@@ -50,6 +50,7 @@ async fn prometheus_answers_a_p99(scene: Rc<Scene>) -> Result<()> {
         "decklog_streams_open",
         "decklog_record_bytes_total",
         "decklog_store_",
+        "decklog_request_spent_seconds_bucket",
         "decklog_witness_",
         "decklog_sessions_",
     ] {

@@ -22,9 +22,9 @@ pub(super) async fn every_kubectl(scene: Rc<Scene>) -> Result<()> {
             .await
             .with_context(|| format!("kubectl {}", kubectl.version()))?;
     }
-    let rows = visit.streams("exec", versions.len() * 3).await?;
-    ensure!(rows.len() == versions.len() * 3, "{} streams: {rows:?}", rows.len());
-    for (kubectl, rows) in versions.iter().zip(rows.chunks(3)) {
+    let rows = visit.streams("exec", versions.len() * CODES.len()).await?;
+    ensure!(rows.len() == versions.len() * CODES.len(), "{} streams: {rows:?}", rows.len());
+    for (kubectl, rows) in versions.iter().zip(rows.chunks(CODES.len())) {
         recorded(&visit, kubectl, rows)
             .await
             .with_context(|| format!("the record of kubectl {}", kubectl.version()))?;
@@ -33,6 +33,8 @@ pub(super) async fn every_kubectl(scene: Rc<Scene>) -> Result<()> {
 }
 
 const INPUT: &str = "to the container and back\n";
+/// How the commands of a visit end.
+const CODES: [i32; 4] = [3, 137, 0, 1];
 
 async fn visit_once(visit: &Visit, kubectl: &Kubectl) -> Result<()> {
     let script = ["exec", "-i", "box", "--", "sh", "-c", "cat; echo oops >&2; exit 3"];
@@ -46,6 +48,11 @@ async fn visit_once(visit: &Visit, kubectl: &Kubectl) -> Result<()> {
     let script = ["exec", "box", "-c", "box", "--", "echo", "two words", "", "'quoted'"];
     let output = process::run(visit.command_of(kubectl, &script), LIMIT).await?;
     ensure!(output.code == Some(0) && output.stdout == "two words  'quoted'\n", "{output:?}");
+    let output =
+        process::run(visit.command_of(kubectl, &["exec", "box", "--", "false"]), LIMIT).await?;
+    // What kubectl's own failures end with too: here it must be the command's.
+    let told = output.stderr.contains("terminated with exit code 1");
+    ensure!(output.code == Some(1) && told, "{output:?}");
     Ok(())
 }
 
@@ -54,7 +61,7 @@ async fn recorded(visit: &Visit, kubectl: &Kubectl, rows: &[Value]) -> Result<()
     let websocket = kubectl.minor() >= 30;
     let transport = if websocket { "websocket" } else { "spdy/3.1" };
     let protocol = if websocket { "v5.channel.k8s.io" } else { "v4.channel.k8s.io" };
-    for (row, code) in rows.iter().zip([3, 137, 0]) {
+    for (row, code) in rows.iter().zip(CODES) {
         ensure!(row["account"]["state"] == "complete", "{row}");
         let shown = visit.shown(row).await?;
         let stream = &shown["stream"]["facts"];

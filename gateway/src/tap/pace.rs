@@ -1,0 +1,57 @@
+//! How long a body's tap waited for the end that gives, and for the end that takes.
+
+use std::time::Instant;
+
+use recorder_user::witness::Pace;
+
+/// Measures a body as its tap is polled: it reads the clock when a frame is waited for and when one was given.
+#[derive(Debug, Default)]
+pub struct Stopwatch {
+    pace: Pace,
+    since: Option<(Wait, Instant)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// The source has nothing.
+    Source,
+    /// The sink has a frame and did not ask for the next.
+    Sink,
+}
+
+impl Stopwatch {
+    /// What was measured so far.
+    #[must_use]
+    pub const fn pace(&self) -> Pace {
+        self.pace
+    }
+
+    /// The sink asks for a frame.
+    pub fn asked(&mut self) {
+        if matches!(self.since, Some((Wait::Sink, _))) {
+            self.stop();
+        }
+    }
+
+    /// The source has none yet.
+    pub fn waits(&mut self) {
+        self.since.get_or_insert_with(|| (Wait::Source, Instant::now()));
+    }
+
+    /// A frame goes to the sink.
+    pub fn gave(&mut self) {
+        self.stop();
+        self.since = Some((Wait::Sink, Instant::now()));
+    }
+
+    /// What takes time from now on is neither end's doing.
+    pub fn stop(&mut self) {
+        let Some((wait, since)) = self.since.take() else { return };
+        let waited_ns = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let sum = match wait {
+            Wait::Source => &mut self.pace.waiting_ns,
+            Wait::Sink => &mut self.pace.taking_ns,
+        };
+        *sum = sum.saturating_add(waited_ns);
+    }
+}

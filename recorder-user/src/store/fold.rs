@@ -160,7 +160,7 @@ fn session_opened(rows: &mut impl Rows, at: Position, opened: &SessionOpened) {
         return;
     }
     let principal = &opened.principal;
-    let (groups, groups_omitted) = clip_list(&principal.groups, 256, 768);
+    let (groups, groups_omitted) = clip_list(&principal.groups, 256, 384);
     rows.add_session(SessionEntry {
         view: SessionView {
             session: opened.session,
@@ -265,29 +265,34 @@ fn connection_seen(rows: &mut impl Rows, at: Position, record: &ConnectionSeen) 
 
 fn connection_row(record: &ConnectionSeen) -> ConnectionRow {
     let ConnectionSeen { origin, .. } = record;
-    let text = |text: &Option<String>, bytes_max| text.as_deref().map(|text| clip(text, bytes_max));
+    // Beside a principal there is little room: its records have all of it.
+    let is_client = record.relation == Relation::Client;
+    let text = |text: &Option<String>, alone, beside| match if is_client { beside } else { alone } {
+        0 => None,
+        bytes_max => text.as_deref().map(|text| clip(text, bytes_max)),
+    };
     ConnectionRow {
         relation: record.relation,
         origin: Origin {
             process: ProcessFacts {
                 pid: origin.process.pid,
-                comm: clip(&origin.process.comm, 32),
-                executable: text(&origin.process.executable, 96),
+                comm: clip(&origin.process.comm, 24),
+                executable: text(&origin.process.executable, 256, 64),
                 started: origin.process.started,
                 uid: origin.process.uid,
             },
             cgroup_id: origin.cgroup_id,
-            cgroup: text(&origin.cgroup, 96),
+            cgroup: text(&origin.cgroup, 512, 0),
             pod: origin.pod.as_ref().map(|pod| PodFacts {
                 uid: clip(&pod.uid, 40),
-                namespace: text(&pod.namespace, 64),
-                name: text(&pod.name, 96),
-                container: text(&pod.container, 64),
-                container_id: text(&pod.container_id, 64),
+                namespace: text(&pod.namespace, 64, 48),
+                name: text(&pod.name, 256, 64),
+                container: text(&pod.container, 64, 32),
+                container_id: text(&pod.container_id, 64, 0),
             }),
         },
-        local: text(&record.local, 56),
-        remote: text(&record.remote, 56),
+        local: text(&record.local, 56, 48),
+        remote: text(&record.remote, 56, 0),
         sent_bytes: record.sent_bytes,
         received_bytes: record.received_bytes,
         connections: record.connections,

@@ -251,7 +251,9 @@ impl Connection {
         let saw_end = self.saw_end.load(Ordering::Relaxed);
         let tcp = socket.and_then(|socket| self.witness.tcp_totals(socket.as_fd(), saw_end));
         if let Some(tcp) = tcp {
-            evidence.tcp_in_bytes = Some(tcp.in_bytes);
+            let ours = evidence.gateway_in_bytes;
+            let hooks = evidence.kernel_in_bytes.unwrap_or(ours);
+            evidence.tcp_in_bytes = Some(tcp.in_bytes_beside([ours, hooks]));
             evidence.tcp_out_bytes = Some(tcp.out_bytes);
             evidence.unread_bytes = Some(tcp.unread_bytes);
         }

@@ -2,10 +2,11 @@
 
 mod cli_support;
 
-use cli_support::{Fixture, Made, alice, exchange, opened, recorder};
+use cli_support::{Fixture, Made, alice, exchange, opened, recorder, witness};
 use recorder_user::model::{
     AccountState, ConnectionClosed, Direction, ExchangeEnd, ExchangeSettled, ExchangeSpan, Gap,
-    GapStep, Record, SocketEvidence, Spent, Timestamp,
+    GapStep, GatewayStarted, Record, SocketEvidence, Spent, Tier, Timestamp, WitnessChanged,
+    WitnessEvent,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -147,4 +148,49 @@ fn a_session_shows_what_its_exchanges_add_up_to() {
     let session = recorder(store.path(), &["ls", "--json"]).objects().remove(0);
     assert_eq!(session["account"]["kernelVerified"], true, "{session}");
     assert_eq!(session["totals"]["clientInBytes"], 300, "{session}");
+}
+
+#[test]
+fn witness_tells_what_became_of_it() {
+    let store = Fixture::new();
+    let gateway = store.store.gateway_id();
+    let time = Timestamp::from_micros(1_790_000_000_000_000);
+    let changed = |after_us, event, blind, detail: &str| {
+        let (time, detail) = (time.plus_micros(after_us), detail.to_owned());
+        Record::WitnessChanged(WitnessChanged {
+            time,
+            event,
+            tier: Tier::T1,
+            blind,
+            uncounted: false,
+            lost: 0,
+            detail,
+        })
+    };
+    let cut = "the program on sock_send_length is cut off";
+    store.append(vec![
+        changed(-1, WitnessEvent::Overflow, false, "of the run before"),
+        Record::GatewayStarted(GatewayStarted {
+            gateway,
+            time,
+            version: "0.1.0".into(),
+            witness: witness(),
+            clusters: vec![],
+            policy_set: String::new(),
+        }),
+        changed(1_000_000, WitnessEvent::Detached, true, cut),
+        changed(2_000_000, WitnessEvent::Recovered, false, "over"),
+    ]);
+    let store = store.close();
+    let ran = recorder(store.path(), &["witness"]);
+    let table = ran.out.split("CHANGED").nth(1).expect("changes");
+    assert!(table.contains(&format!("2026-09-21 14:13:21  detached   no    {cut}")), "{}", ran.out);
+    assert!(table.contains("2026-09-21 14:13:22  recovered  yes   over"), "{}", ran.out);
+    assert!(!ran.out.contains("run before"), "{}", ran.out);
+    let shown = recorder(store.path(), &["witness", "--json"]).objects().remove(0);
+    assert_eq!(shown["changes"][0]["event"], "detached", "{shown}");
+    assert_eq!(
+        (&shown["changes"][0]["blind"], &shown["witness"]["tier"]),
+        (&json!(true), &json!("T1"))
+    );
 }

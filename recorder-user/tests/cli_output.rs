@@ -191,9 +191,12 @@ fn show_gives_a_session_with_its_exchanges() {
     let ran = recorder(store.path(), &["show", "a501"]);
     assert_eq!(ran.code, 0);
     let lines: Vec<_> = ran.out.lines().collect();
-    assert_eq!(lines[2..5], ["subject sub-1", "groups  agents, shop", ""]);
-    assert_eq!(lines.len(), 5 + 1 + 7, "{}", ran.out);
-    assert!(lines[12].starts_with("0700ec07  00:06.000  patch apps/v1 deployments/scale shop/web"));
+    assert_eq!(lines[2..4], ["subject sub-1", "groups  agents, shop"]);
+    assert!(lines[4].starts_with("totals  "), "{}", ran.out);
+    assert!(lines[5].starts_with("bytes   bodies "), "{}", ran.out);
+    assert_eq!(lines[6], "");
+    assert_eq!(lines.len(), 7 + 1 + 7, "{}", ran.out);
+    assert!(lines[14].starts_with("0700ec07  00:06.000  patch apps/v1 deployments/scale shop/web"));
 }
 
 #[test]

@@ -89,8 +89,8 @@ fn one_file_names_each_database_and_only_the_probe_names_aya() {
             assert!(!text.contains(database), "{} names {database}", manifest.display());
         }
     }
-    let witness = |path: &Path| path.to_string_lossy().contains("/witness/");
-    check("recorder-user/src", witness, &["aya::", "aya_log"]);
+    let probe = |path: &Path| path.to_string_lossy().contains("/witness/probe/");
+    check("recorder-user/src", probe, &["aya::", "aya_log"]);
 }
 
 #[test]

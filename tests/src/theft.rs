@@ -15,26 +15,60 @@ use anyhow::{Context as _, Result, bail, ensure};
 /// # Errors
 /// When there is none, or the kernel does not allow it (it needs root, and Linux 5.6).
 pub fn socket_towards(pid: u32, peer_port: u16) -> Result<TcpStream> {
-    let pid = libc::pid_t::try_from(pid).context("a process id")?;
-    // SAFETY: pidfd_open takes no pointers; the descriptor that it returns is ours alone.
-    let handle = unsafe { owned(libc::syscall(libc::SYS_pidfd_open, pid, 0)) };
-    let handle = handle.context("pidfd_open")?;
-    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
-        let entry = entry?;
-        let link = fs::read_link(entry.path()).unwrap_or_default();
-        if !link.to_string_lossy().starts_with("socket:") {
-            continue;
-        }
-        let number: libc::c_int = entry.file_name().to_string_lossy().parse()?;
-        // SAFETY: pidfd_getfd takes no pointers; the descriptor that it returns is ours alone.
-        let copy =
-            unsafe { owned(libc::syscall(libc::SYS_pidfd_getfd, handle.as_raw_fd(), number, 0)) };
-        let socket = TcpStream::from(copy.context("pidfd_getfd")?);
+    for number in descriptors(pid, |link| link.starts_with("socket:"))? {
+        let socket = TcpStream::from(copy(pid, number)?);
         if socket.peer_addr().is_ok_and(|peer| peer.port() == peer_port) {
             return Ok(socket);
         }
     }
     bail!("process {pid} holds no socket towards port {peer_port}")
+}
+
+/// Detaches the `sock_ops` program of process `pid`, as root does it with `bpftool link detach`.
+///
+/// # Errors
+/// When it has none, or the kernel does not allow it.
+pub fn cut_off_sock_ops(pid: u32) -> Result<()> {
+    const BPF_LINK_DETACH: libc::c_long = 34;
+    for number in descriptors(pid, |link| link.contains("bpf_link"))? {
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}"))?;
+        // 3 is `BPF_CGROUP_SOCK_OPS`.
+        if !info.lines().any(|line| line == "attach_type:\t3") {
+            continue;
+        }
+        let link = copy(pid, number)?;
+        let attributes = [link.as_raw_fd(), 0];
+        // SAFETY: the command reads one descriptor from so many bytes.
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, attributes.as_ptr(), 8) };
+        ensure!(result == 0, "detach the program: {}", std::io::Error::last_os_error());
+        return Ok(());
+    }
+    bail!("process {pid} holds no link of a sock_ops program")
+}
+
+/// The numbers of a process's descriptors of which `is_it` is true.
+fn descriptors(pid: u32, is_it: impl Fn(&str) -> bool) -> Result<Vec<libc::c_int>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let entry = entry?;
+        if is_it(&fs::read_link(entry.path()).unwrap_or_default().to_string_lossy()) {
+            numbers.push(entry.file_name().to_string_lossy().parse()?);
+        }
+    }
+    Ok(numbers)
+}
+
+/// A copy of a descriptor of process `pid`.
+fn copy(pid: u32, number: libc::c_int) -> Result<OwnedFd> {
+    let pid = libc::pid_t::try_from(pid).context("a process id")?;
+    // SAFETY: pidfd_open takes no pointers; the descriptor that it returns is ours alone.
+    let handle = unsafe { owned(libc::syscall(libc::SYS_pidfd_open, pid, 0)) };
+    let handle = handle.context("pidfd_open")?;
+    // SAFETY: pidfd_getfd takes no pointers; the descriptor that it returns is ours alone.
+    let copy =
+        unsafe { owned(libc::syscall(libc::SYS_pidfd_getfd, handle.as_raw_fd(), number, 0)) };
+    copy.context("pidfd_getfd")
 }
 
 /// Reads `count` bytes from a (non-blocking) socket.

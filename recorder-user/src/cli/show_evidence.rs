@@ -9,8 +9,8 @@ use crate::{
     store::{ExchangeRecords, ExchangeRow, Reader},
 };
 
-/// Closed connections that are looked at for the end of a response: it is among the first ones as a rule.
-const CONNECTIONS_MAX: usize = 4_096;
+/// Segments after the outcome's own that are looked through for the end of its connection.
+const SEGMENTS_AHEAD: usize = 2;
 
 /// Where the response ended on the client's connection: told when that closes, which is after the outcome.
 pub(super) fn response_end(
@@ -21,9 +21,9 @@ pub(super) fn response_end(
     let cookie = records.opened.client_cookie;
     let last = row.last.filter(|_| cookie != 0)?;
     let closed = reader
-        .records_of_kind(Kind::CONNECTION_CLOSED, Some(last))
+        .records_of_kind_ahead(Kind::CONNECTION_CLOSED, last, SEGMENTS_AHEAD)
+        .ok()?
         .map_while(Result::ok)
-        .take(CONNECTIONS_MAX)
         .find_map(|stored| match stored.record {
             Record::ConnectionClosed(closed) if closed.evidence.cookie == cookie => Some(closed),
             _ => None,

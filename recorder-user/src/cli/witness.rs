@@ -1,12 +1,16 @@
 //! `recorder witness`: what the kernel allowed to be seen, allows here and now, and what that costs.
 
+use std::collections::VecDeque;
+
+use serde::Serialize;
+
 use super::{
     CliError, Outcome, WitnessArgs, library,
     screen::{Ink, Screen},
     text, units,
 };
 use crate::{
-    model::CapabilityRecord,
+    model::{CapabilityRecord, GatewayStarted, Kind, Record, Timestamp, WitnessChanged},
     store::Reader,
     witness::{self, HookCost, Mode, Runs, Witness, WitnessOptions},
 };
@@ -14,14 +18,62 @@ use crate::{
 /// Prints the capability record of the latest start of a gateway.
 pub(super) fn run(reader: &Reader, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
     let started = library::gateway_started(reader, None)?.ok_or(CliError::NoGateway)?;
+    let changes = changes(reader, started.time)?;
     if screen.json {
-        screen.object(&started)?;
+        screen.object(&WitnessShown { started, changes })?;
         return Ok(Outcome::Fine);
     }
     let time = format!("{} UTC", units::short_time(started.time));
     let facts = [("gateway", started.gateway.to_string()), ("started", time)];
-    capability(&facts, &started.witness, screen)
+    capability(&facts, &started.witness, screen)?;
+    if changes.is_empty() {
+        return Ok(Outcome::Fine);
+    }
+    screen.line("")?;
+    screen.table(
+        &["CHANGED (UTC)", "EVENT", "SEES", "DETAIL"],
+        changes.iter().map(cells).collect(),
+    )?;
+    Ok(Outcome::Fine)
 }
+
+/// `recorder witness --json`: the start as it is recorded, and what became of the witness since.
+#[derive(Serialize)]
+struct WitnessShown {
+    #[serde(flatten)]
+    started: GatewayStarted,
+    changes: VecDeque<WitnessChanged>,
+}
+
+/// The latest changes of the witness since that time.
+fn changes(reader: &Reader, since: Timestamp) -> Result<VecDeque<WitnessChanged>, CliError> {
+    let failed = |error| library::failed("read", reader.directory(), error);
+    let begin = reader.position_before(since).map_err(failed)?;
+    let mut changes = VecDeque::new();
+    for stored in reader.records_of_kind(Kind::WITNESS_CHANGED, begin) {
+        let Record::WitnessChanged(changed) = stored.map_err(failed)?.record else { continue };
+        if changed.time >= since {
+            if changes.len() == CHANGES_MAX {
+                changes.pop_front();
+            }
+            changes.push_back(changed);
+        }
+    }
+    Ok(changes)
+}
+
+fn cells(changed: &WitnessChanged) -> Vec<(String, Ink)> {
+    let (sees, ink) = if changed.blind { ("no", Ink::Bad) } else { ("yes", Ink::Plain) };
+    vec![
+        (units::short_time(changed.time), Ink::Plain),
+        (changed.event.as_str().to_owned(), Ink::Plain),
+        (sees.to_owned(), ink),
+        (text::short(&changed.detail, 200), Ink::Plain),
+    ]
+}
+
+/// Of more changes only the latest are shown.
+const CHANGES_MAX: usize = 50;
 
 /// Starts a witness here, and prints what it can see.
 pub(super) fn here(args: &WitnessArgs, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {

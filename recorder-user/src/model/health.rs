@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Tier, Timestamp, is_zero};
+use super::{Tier, Timestamp, is_false, is_zero};
 
 /// What happened to the witness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -14,6 +14,8 @@ pub enum WitnessEvent {
     Overflow,
     /// Notices of who opened connections were lost: somebody may have gone round the gateway unseen.
     ConnectionsLost,
+    /// The kernel left a program out, since it was interrupted in itself.
+    RunsMissed,
     /// Sockets could not be witnessed that should have been.
     SocketsUnwitnessed,
     /// Notices do not come through. Totals stay exact.
@@ -31,10 +33,11 @@ pub enum WitnessEvent {
 
 impl WitnessEvent {
     /// All that this version knows.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ProbeLost,
         Self::Overflow,
         Self::ConnectionsLost,
+        Self::RunsMissed,
         Self::SocketsUnwitnessed,
         Self::NoticesStopped,
         Self::Detached,
@@ -49,6 +52,7 @@ impl WitnessEvent {
             Self::ProbeLost => "probe_lost",
             Self::Overflow => "overflow",
             Self::ConnectionsLost => "connections_lost",
+            Self::RunsMissed => "runs_missed",
             Self::SocketsUnwitnessed => "sockets_unwitnessed",
             Self::NoticesStopped => "notices_stopped",
             Self::Detached => "detached",
@@ -72,7 +76,10 @@ pub struct WitnessChanged {
     /// Whether it is blind from now on: sockets are unwitnessed until it has recovered.
     #[serde(default)]
     pub blind: bool,
-    /// How many notices or sockets, where something was lost.
+    /// Bytes went uncounted a moment ago, on a socket that is not known: what was open then is unwitnessed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub uncounted: bool,
+    /// How many notices, sockets or runs, where something was lost.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lost: u64,
     /// For a human.

@@ -374,6 +374,7 @@ mod tests {
             event: crate::model::WitnessEvent::Detached,
             tier: crate::model::Tier::T1,
             blind: true,
+            uncounted: true,
             lost: 0,
             detail: "sock_send_length".into(),
         }));

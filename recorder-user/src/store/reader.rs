@@ -182,6 +182,23 @@ impl Reader {
         Records { only: Some(kind), begin, ..self.records() }
     }
 
+    /// As [`Reader::records_of_kind`] from this position to the end of the `segments`-th segment after its own: a
+    /// look ahead that a large store does not make long.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn records_of_kind_ahead(
+        &self,
+        kind: Kind,
+        begin: Position,
+        segments: usize,
+    ) -> Result<Records, ReadError> {
+        let all = scan::list_segments(&self.store)?;
+        let own = all.partition_point(|(segment, _)| *segment < begin.segment);
+        let end = all.get(own.saturating_add(segments)).or(all.last()).map(|(segment, _)| *segment);
+        Ok(Records { end, ..self.records_of_kind(kind, Some(begin)) })
+    }
+
     /// Where to begin so as to see all records that were made at this time or later, as far as segments'
     /// ids tell: in the last segment that was begun before, or one earlier if the clock was set.
     ///

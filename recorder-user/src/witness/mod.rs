@@ -197,12 +197,6 @@ impl Witness {
         SocketWitness::new(Arc::clone(&self.shared), fd)
     }
 
-    /// How well it sees, as far as somebody noted it.
-    #[must_use]
-    pub fn sight(&self) -> &Sight {
-        &self.shared.sight
-    }
-
     /// Sets what the programs choose sockets by; None where they cannot.
     #[must_use]
     pub fn selection(&self) -> Option<Selection> {
@@ -235,6 +229,12 @@ impl Witness {
     #[must_use]
     pub fn take_health(&self) -> Option<mpsc::Receiver<HealthEvent>> {
         self.shared.means.programs().and_then(|ebpf| ebpf.state.take_events())
+    }
+
+    /// How well it sees, as far as somebody noted it.
+    #[must_use]
+    pub fn sight(&self) -> &Sight {
+        &self.shared.sight
     }
 
     /// The wall-clock time of one of the kernel's times; None for 0, which says never.

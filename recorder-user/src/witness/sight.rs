@@ -72,12 +72,18 @@ impl Sight {
     /// Notes a change.
     pub fn note(&self, changed: &WitnessChanged) {
         let mut why = self.why();
-        if changed.blind && changed.event != WitnessEvent::Recovered {
+        let causes = changed.uncounted || changed.blind && changed.event != WitnessEvent::Recovered;
+        if causes {
             let (event, detail) = (changed.event.as_str(), &changed.detail);
             *why = Some(format!("the witness was blind ({event}): {detail}").into());
         }
-        let turned = self.mark().is_blind() != changed.blind;
-        self.epoch.fetch_add(CHANGE + if turned { TURN } else { 0 }, Ordering::Release);
+        let turns = match (self.mark().is_blind(), changed.blind) {
+            (false, true) | (true, false) => 1,
+            // Blind for a moment, and back.
+            (false, false) if changed.uncounted => 2,
+            _ => 0,
+        };
+        self.epoch.fetch_add(CHANGE + turns * TURN, Ordering::Release);
     }
 
     fn why(&self) -> MutexGuard<'_, Option<Arc<str>>> {
@@ -117,6 +123,10 @@ impl Follower {
             Trouble::NoticesLost { notices } => {
                 (WitnessEvent::Overflow, *notices, format!("{notices} notices were lost"))
             }
+            Trouble::RunsMissed { hook, runs } => {
+                let detail = format!("{runs} runs of the program on {hook} were left out");
+                (WitnessEvent::RunsMissed, *runs, detail)
+            }
             Trouble::ConnectionsLost { notices } => {
                 let detail = format!("{notices} notices of who connects were lost");
                 (WitnessEvent::ConnectionsLost, *notices, detail)
@@ -131,11 +141,12 @@ impl Follower {
         } else {
             (event, detail)
         };
+        let uncounted = trouble.spoils_totals() && !trouble.lasts();
         if trouble.lasts() && !over {
             self.troubles.push(trouble);
         }
         let blind = self.troubles.iter().any(Trouble::spoils_totals);
-        WitnessChanged { time, event, tier: self.tier, blind, lost, detail }
+        WitnessChanged { time, event, tier: self.tier, blind, uncounted, lost, detail }
     }
 }
 
@@ -146,7 +157,7 @@ mod tests {
 
     fn changed(event: WitnessEvent, blind: bool) -> WitnessChanged {
         let (time, detail) = (Timestamp::from_micros(1), "why".to_owned());
-        WitnessChanged { time, event, tier: Tier::T1, blind, lost: 0, detail }
+        WitnessChanged { time, event, tier: Tier::T1, blind, uncounted: false, lost: 0, detail }
     }
 
     #[test]
@@ -167,6 +178,12 @@ mod tests {
         sight.note(&changed(WitnessEvent::Recovered, false));
         assert_eq!(sight.since(while_blind).blind.as_deref(), Some(why), "blind at its beginning");
         assert_eq!(sight.since(before).blind.as_deref(), Some(why), "blind in the middle");
+        assert_eq!(sight.since(sight.mark()), Disturbance::default());
+
+        let before = sight.mark();
+        sight.note(&WitnessChanged { uncounted: true, ..changed(WitnessEvent::RunsMissed, false) });
+        let why = "the witness was blind (runs_missed): why";
+        assert_eq!(sight.since(before).blind.as_deref(), Some(why), "for a moment");
         assert_eq!(sight.since(sight.mark()), Disturbance::default());
     }
 
@@ -201,6 +218,12 @@ mod tests {
         );
         assert_eq!(follow(hook(), true), (WitnessEvent::Recovered, true, 0), "one trouble is left");
         assert_eq!(follow(Trouble::HeartbeatMissed, true), (WitnessEvent::Recovered, false, 0));
+        let missed = |hook: &str| Trouble::RunsMissed { hook: hook.to_owned(), runs: 3 };
+        assert_eq!(
+            follow(missed("sock_recv_length"), false),
+            (WitnessEvent::RunsMissed, false, 3),
+            "an instant"
+        );
         assert_eq!(
             follow(Trouble::NoticesStopped, false),
             (WitnessEvent::NoticesStopped, false, 0),

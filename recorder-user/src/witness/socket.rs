@@ -40,6 +40,19 @@ pub struct TcpTotals {
     pub out_bytes: u64,
     /// Bytes that arrived and that nobody read.
     pub unread_bytes: u64,
+    /// A FIN is one of `in_bytes`, most likely: the connection is closed, and a read gave the end of what the peer
+    /// sends. After a reset it may have done so without a FIN.
+    pub maybe_fin: bool,
+}
+
+impl TcpTotals {
+    /// Bytes that arrived and were read, without the FIN, beside other counts of the same: where one of them is equal
+    /// there was none.
+    #[must_use]
+    pub fn in_bytes_beside(&self, others: [u64; 2]) -> u64 {
+        let fin = self.maybe_fin && !others.contains(&self.in_bytes);
+        self.in_bytes.saturating_sub(fin.into())
+    }
 }
 
 /// A socket that the witness watches. Dropping it ends that; the socket itself is the gateway's.
@@ -153,9 +166,8 @@ impl SocketWitness {
             .inspect_err(|error| tracing::warn!(cookie = self.cookie, %error, "no TCP_INFO"))
             .ok()?;
         let tcp_info::Counted { in_bytes, out_bytes, unread_bytes, maybe_fin } = counted;
-        // Whoever read the peer's end knows that there was a FIN.
-        let fin = u64::from(maybe_fin && saw_end);
-        Some(TcpTotals { in_bytes: in_bytes.saturating_sub(fin), out_bytes, unread_bytes })
+        let maybe_fin = maybe_fin && saw_end;
+        Some(TcpTotals { in_bytes, out_bytes, unread_bytes, maybe_fin })
     }
 
     fn tcp_info_totals(&self, fd: BorrowedFd<'_>) -> Option<KernelTotals> {
@@ -266,4 +278,19 @@ fn adopt(ebpf: &Ebpf, cookie: u64, fd: BorrowedFd<'_>) -> Result<Arc<SocketNotic
     };
     ebpf.correlator.forget(cookie);
     Err(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fin_is_left_out_unless_the_others_say_that_there_was_none() {
+        let tcp = |in_bytes, maybe_fin| TcpTotals { in_bytes, maybe_fin, ..TcpTotals::default() };
+        assert_eq!(tcp(101, true).in_bytes_beside([100, 100]), 100);
+        assert_eq!(tcp(100, true).in_bytes_beside([100, 100]), 100, "a reset, and then an end");
+        assert_eq!(tcp(100, true).in_bytes_beside([0, 100]), 100, "the hooks agree");
+        assert_eq!(tcp(201, true).in_bytes_beside([100, 100]), 200, "100 taken by splice");
+        assert_eq!(tcp(101, false).in_bytes_beside([100, 100]), 101, "the account's to judge");
+    }
 }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Means, Mode, Shared, Sight, StartWitnessError, Table, Witness, WitnessOptions, clock, probe,
-    programs::Ebpf, self_test,
+    Means, Mode, Shared, StartWitnessError, Table, Witness, WitnessOptions, clock, probe,
+    programs::Ebpf, self_test, sight::Sight,
 };
 use crate::model::{CapabilityRecord, HookState, Tier};
 

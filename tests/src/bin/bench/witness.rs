@@ -31,7 +31,7 @@ pub(crate) async fn compare(world: &World, cases: &[Arc<Case>], plan: &Plan) -> 
             for (case, tallies) in cases.iter().zip(&mut report.tallies) {
                 let slice = load::run(&target, api_server, case, plan.slice, round).await;
                 let slice = slice.with_context(|| format!("{}, {mode}", case.name))?;
-                let known = tallies.iter().position(|tally: &mut Tally| tally.is_of(mode));
+                let known = tallies.iter().position(|tally: &Tally| tally.is_of(mode));
                 let place = known.unwrap_or_else(|| {
                     tallies.push(Tally::new(case.name, &target));
                     tallies.len() - 1

@@ -31,6 +31,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!("account-is-complete", account_is_complete),
         scenario!("account-without-ebpf", account_without_ebpf),
         scenario!("account-of-rude-clients-is-complete", rude_clients),
+        scenario!("account-after-the-witness-was-cut-off", cut_off_witness),
         scenario!("stolen-bytes-are-a-gap", stolen_bytes_are_a_gap),
         scenario!("spliced-bytes-are-a-gap", spliced_bytes_are_a_gap),
     ]
@@ -183,6 +184,56 @@ async fn all_complete(gateway: &rig::gateway::Gateway) -> Result<()> {
         Ok(Level::when(complete && !sessions.is_empty(), || format!("{sessions:?}")))
     })
     .await
+}
+
+/// Somebody detaches one of the gateway's programs: that is on record and in the metrics within a second, the
+/// gateway goes on, and nothing is called kernel-verified that was open then.
+async fn cut_off_witness(scene: Rc<Scene>) -> Result<()> {
+    let gateway = scene.gateway(&Options::default()).await?;
+    let recorder = gateway.recorder()?;
+    if !attached(&gateway, "sock_ops")? {
+        println!("      no sock_ops program here");
+        return Ok(());
+    }
+    let alice = scene.as_user(&gateway, "alice").await?;
+    let mut connection = alice.connect(Protocol::Http1).await?;
+    connection.get("/api/v1/namespaces").await?.success()?;
+    theft::cut_off_sock_ops(gateway.id().context("the gateway runs")?)?;
+    until("the loss is on record", Duration::from_secs(10), async || {
+        let told = recorder.json(&["witness"]).await?;
+        let change = &told.first().context("the witness is told of")?["changes"][0];
+        Ok(Level::when(change["event"] == "detached", || format!("{told:?}")))
+    })
+    .await?;
+    connection.get("/api/v1/namespaces").await?.success()?;
+    drop(connection);
+    let (_, metrics) = gateway.health("/metrics").await?;
+    let counted = r#"decklog_witness_changes_total{event="detached"} 1"#;
+    ensure!(metrics.contains(counted), "no {counted} in\n{metrics}");
+    until("the connection's account is on record", Duration::from_secs(10), async || {
+        for stored in Reader::open(&gateway.store())?.records() {
+            if let Record::ConnectionClosed(closed) = stored?.record
+                && closed.role == "client"
+            {
+                let account = closed.account;
+                ensure!(account.state == AccountState::Complete, "bytes were counted: {account:?}");
+                ensure!(!account.kernel_verified, "{account:?}");
+                return Ok(Level::Reached(()));
+            }
+        }
+        Ok(Level::NotYet("not there".into()))
+    })
+    .await
+}
+
+fn attached(gateway: &rig::gateway::Gateway, hook: &str) -> Result<bool> {
+    for stored in Reader::open(&gateway.store())?.records() {
+        if let Record::GatewayStarted(started) = stored?.record {
+            let hooks = started.witness.hooks;
+            return Ok(hooks.iter().any(|state| state.hook == hook && state.error.is_none()));
+        }
+    }
+    Ok(false)
 }
 
 /// Clients that reset, close one half, and vanish in the middle of what they send or read.

@@ -48,7 +48,7 @@ pub(super) fn look(
     // After the list was read: a socket of ours that is in it is among these, or was closed since.
     let own = SocketOwners::own();
     let not_ours = unknown.into_iter().filter(|socket| !own.contains(&socket.inode));
-    let (held, orphans): (Vec<_>, Vec<_>) =
+    let (held, orphans): (Vec<&ListedSocket>, Vec<&ListedSocket>) =
         not_ours.partition(|socket| holders.contains_key(&socket.inode));
     let confirmed = suspects.confirm(orphans.iter().map(|socket| socket.cookie).collect());
     let orphans = orphans.into_iter().filter(|socket| confirmed.contains(&socket.cookie));

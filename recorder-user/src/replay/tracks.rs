@@ -174,6 +174,10 @@ mod tests {
             },
             totals: SessionTotals { complete: 2, request_bytes: 10, ..SessionTotals::default() },
             first: Position { segment: SegmentId::new(), offset: 0 },
+            seen: None,
+            clients: 0,
+            other_connections: 0,
+            seen_last: None,
         };
         Track { gateway: Some(gateway), view }
     }

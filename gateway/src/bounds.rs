@@ -99,6 +99,8 @@ pub const REFUSALS_PER_SECOND: u32 = 20;
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long upstream connections may then take to close.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a gateway that starts waits for its probe, which may be starting, too.
+pub const PROBE_PATIENCE: Duration = Duration::from_secs(30);
 /// How often the wall clock is compared with a token's expiry while a watch lives, so that a clock
 /// step is noticed.
 pub const EXPIRY_CHECK: Duration = Duration::from_secs(10);

@@ -97,6 +97,13 @@ impl Connection {
         self.witness.cookie()
     }
 
+    /// Whether a connection that is opened now would be witnessed, and this one is not: its probe was lost, and
+    /// there is another.
+    #[must_use]
+    pub fn is_superseded(&self) -> bool {
+        self.witness.is_superseded()
+    }
+
     /// The other end.
     #[must_use]
     pub const fn peer(&self) -> SocketAddr {

@@ -42,6 +42,20 @@ enum Verb {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Give a store to the user that the gateway will run as; for root, before a gateway that is not.
+    ///
+    /// It makes the directories of the store and of its keys where they are missing. It needs CAP_CHOWN.
+    Prepare {
+        /// The store's directory (`store.directory`).
+        #[arg(long)]
+        store: PathBuf,
+        /// The gateway's user.
+        #[arg(long)]
+        user: u32,
+        /// The gateway's group.
+        #[arg(long)]
+        group: u32,
+    },
     /// Print a kubeconfig for clients of this gateway.
     ///
     /// It holds no token. Add one with `kubectl config set-credentials decklog --token=…`, or an exec
@@ -166,6 +180,10 @@ fn run_verb(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Serve { config } => serve(&config),
         Verb::Check { config } => check(&config),
+        Verb::Prepare { store, user, group } => {
+            gateway::prepare::prepare(&store, user, group)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::Kubeconfig { config, cluster, task, server, certificate_authority } => {
             let config = Config::load(&config)?;
             let request = kubeconfig::Request {

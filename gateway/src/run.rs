@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     accept, admin,
     archiving::Archiving,
-    bounds::{CLOSE_TIMEOUT, DRAIN_TIMEOUT},
+    bounds::{CLOSE_TIMEOUT, DRAIN_TIMEOUT, PROBE_PATIENCE},
     bypass,
     config::{Config, WitnessMode},
     gateway::{Cluster, Gateway, Wiring},
@@ -29,6 +29,7 @@ use crate::{
     late::LateOutcomes,
     live::LiveStreams,
     metrics::Metrics,
+    placing,
     policy::{PolicySource, PolicyStore},
     pruning, redact_key,
     refusals::Refusals,
@@ -45,7 +46,7 @@ use crate::{
 /// When something cannot start, with what to do.
 pub async fn serve(path: &Path) -> anyhow::Result<()> {
     let config = Config::load(path)?;
-    let witness = start_witness(config.witness)?;
+    let witness = start_witness(&config)?;
     let (store, recovered) = open_store(&config)?;
     let started = start(&config, &store, recovered, witness).await;
     let result = match started {
@@ -57,14 +58,17 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
     result
 }
 
-fn start_witness(mode: WitnessMode) -> anyhow::Result<Witness> {
-    let mode = match mode {
+fn start_witness(config: &Config) -> anyhow::Result<Witness> {
+    let mode = match config.witness {
         WitnessMode::Auto => Mode::Auto,
         WitnessMode::Ebpf => Mode::Ebpf,
         WitnessMode::TcpInfo => Mode::TcpInfo,
         WitnessMode::Off => Mode::Off,
     };
-    let witness = Witness::start(mode, &WitnessOptions::default()).context("start the witness")?;
+    let witness = match &config.probe {
+        Some(socket) => over_probe(socket, mode)?,
+        None => Witness::start(mode, &WitnessOptions::default()).context("start the witness")?,
+    };
     let capability = witness.capability();
     tracing::info!(
         tier = ?capability.tier,
@@ -74,6 +78,18 @@ fn start_witness(mode: WitnessMode) -> anyhow::Result<Witness> {
         "witness started"
     );
     Ok(witness)
+}
+
+/// A gateway beside a probe never loads programs itself, also when the probe does not come.
+fn over_probe(socket: &Path, mode: Mode) -> anyhow::Result<Witness> {
+    match Witness::over_probe(socket, PROBE_PATIENCE) {
+        Ok(witness) => Ok(witness),
+        Err(error) if mode == Mode::Auto => {
+            tracing::warn!(%error, "no probe: TCP_INFO witnesses until the gateway is started again");
+            Witness::start(Mode::TcpInfo, &WitnessOptions::default()).context("start the witness")
+        }
+        Err(error) => Err(error).context("start the witness"),
+    }
 }
 
 fn open_store(config: &Config) -> anyhow::Result<(Store, Recovered)> {
@@ -106,6 +122,7 @@ fn open_store(config: &Config) -> anyhow::Result<(Store, Recovered)> {
 /// A gateway that serves, and what its stop needs.
 struct Running {
     gateway: Arc<Gateway>,
+    listen: std::net::SocketAddr,
     gateway_id: recorder_user::model::GatewayId,
     recorder: Recorder,
     health_stop: CancellationToken,
@@ -141,8 +158,9 @@ async fn start(
     let default = config.clusters.iter().find(|cluster| cluster.default);
     let default_cluster = default.and_then(|cluster| clusters.get(&cluster.name)).cloned();
 
-    choose_sockets(config.listen.port(), &witness);
+    placing::about_to_listen(&witness, config.listen);
     let listener = listen(config.listen).await?;
+    placing::listening(&witness, &listener);
     let health_listener = match &config.health {
         Some(health) => Some(listen(health.listen).await?),
         None => None,
@@ -222,19 +240,14 @@ async fn start(
     tasks.spawn(admin::serve(Arc::clone(&gateway), admin_socket, health_stop.clone()));
     tasks.spawn(accept::serve(Arc::clone(&gateway), wiring, listener, certificate));
     tracing::info!(listen = %config.listen, policy_set, "serving");
-    Ok(Running { gateway, gateway_id: store.gateway_id(), recorder, health_stop, connections })
-}
-
-/// From here on the programs know which sockets are this gateway's: what it accepts on its port, and what it opens to
-/// an API server. Before the port is bound, and before they look for connections of others.
-fn choose_sockets(port: u16, witness: &Witness) {
-    let (Some(selection), Some(identity)) = (witness.selection(), witness.identity()) else {
-        return;
-    };
-    if let Err(error) = selection.add_gateway(identity, port) {
-        let error = anyhow::Error::from(error);
-        tracing::error!(error = %format_args!("{error:#}"), "the programs do not know this gateway");
-    }
+    Ok(Running {
+        gateway,
+        listen: config.listen,
+        gateway_id: store.gateway_id(),
+        recorder,
+        health_stop,
+        connections,
+    })
 }
 
 /// Where there is an archive only what is in it may be deleted.
@@ -306,6 +319,7 @@ impl Running {
     /// Stops accepting, lets requests finish, ends live streams with a written reason, and seals.
     async fn stop(self) -> anyhow::Result<()> {
         tracing::info!("stopping");
+        placing::no_longer(&self.gateway.witness, self.listen);
         self.gateway.stop.cancel();
         self.health_stop.cancel();
         self.gateway.tasks.close();

@@ -139,9 +139,9 @@ pub struct Storage {
     pub cookie: u64,
     /// Index of the socket's slot plus one; 0 while it has none, [`NO_SLOT`](Self::NO_SLOT) if none was free.
     pub slot: u64,
-    /// See [`role`](crate::role).
+    /// See [`role`].
     pub role: u32,
-    /// See [`flag`](crate::flag).
+    /// See [`flag`].
     pub flags: u32,
     /// Thread group of who connected or listens, in the initial pid namespace; 0 when unknown.
     pub tgid: u32,

@@ -7,14 +7,11 @@ use std::{
 
 use anyhow::Error;
 use clap::Parser as _;
-use recorder_user::cli::{self, Cli, CliError, Look, Screen};
+use recorder_user::cli::{self, Cli, CliError, Look, Screen, Verb};
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .init();
     let cli = Cli::parse();
+    log(matches!(cli.verb, Verb::Probe(_)));
     let (mut out, mut err) = (io::BufWriter::new(io::stdout().lock()), io::stderr());
     let mut sleep = std::thread::sleep;
     let mut screen = Screen {
@@ -34,6 +31,24 @@ fn main() -> ExitCode {
         // The reader has what it wanted (`recorder ls | head`).
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => report(error),
+    }
+}
+
+/// A service tells what it does; all other verbs only what goes wrong.
+fn log(service: bool) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env();
+    if service {
+        let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
+        tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_writer(io::stderr)
+            .with_env_filter(filter)
+            .init();
+    } else {
+        let filter = filter.unwrap_or_else(|_| EnvFilter::new("error"));
+        tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter).init();
     }
 }
 

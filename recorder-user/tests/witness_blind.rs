@@ -1,6 +1,6 @@
 //! A witness whose program is cut off while a connection goes on: what passed uncounted is located, and never
 //! called complete. One test: it cuts the first link of this process that it finds.
-#![allow(unsafe_code, reason = "a link is cut off by what has no safe form")]
+#![allow(unsafe_code, reason = "a link is cut through libc")]
 
 mod witness_support;
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use recorder_ebpf::{role, tcp_state};
-use recorder_user::witness::{Mode, SocketWitness, Trouble, Witness, WitnessOptions, monotonic_ns};
+use recorder_user::witness::{Mode, SocketWitness, Table, Trouble, WitnessOptions, monotonic_ns};
 use witness_support::{choosing, connect, counting, pair, start, wait_for, wait_until};
 
 #[test]
@@ -229,18 +229,15 @@ fn another_process_reads_the_table_by_its_descriptor_without_any_right() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
     selection.adopt_listener(listener.as_fd(), identity).expect("marked");
     let passed = witness.table_descriptor().expect("a descriptor").expect("a table");
-    let capability = witness.capability().clone();
     let reader = thread::spawn(move || {
         drop_capabilities();
-        let reader = Witness::over_table(&passed, capability).expect("needs no right");
+        let table = Table::map(passed.as_fd()).expect("needs no right");
         let (near, mut far) = connect(&listener);
         (&near).write_all(&[1; 444]).expect("write");
         far.read_exact(&mut [0; 444]).expect("read");
-        let watch = reader.adopt(far.as_fd());
-        let totals = watch.totals(far.as_fd()).expect("chosen by the other's programs");
-        assert_eq!((totals.in_bytes, totals.out_bytes), (444, 0));
-        assert!(totals.first.is_some() && reader.adopt(near.as_fd()).unwitnessed().is_some());
-        assert_eq!(watch.slot().map(|slot| slot.role), Some(role::ACCEPTED));
+        let slot = table.read(cookie(&far)).expect("chosen by the other's programs");
+        assert_eq!((slot.received_bytes, slot.sent_bytes, slot.role), (444, 0, role::ACCEPTED));
+        assert!(slot.first_ns > 0 && table.read(cookie(&near)).is_none());
         // It is the programs' alone to write.
         // SAFETY: a new mapping; nothing is read or written through it.
         let writable = unsafe {
@@ -250,6 +247,19 @@ fn another_process_reads_the_table_by_its_descriptor_without_any_right() {
         assert_eq!(writable, libc::MAP_FAILED);
     });
     reader.join().expect("assertions hold");
+}
+
+/// `SO_COOKIE`.
+fn cookie(stream: &TcpStream) -> u64 {
+    let (mut cookie, mut length) = (0u64, 8);
+    // SAFETY: the kernel writes at most `length` bytes, which `cookie` has.
+    let result = unsafe {
+        let into = (&raw mut cookie).cast();
+        let (level, name) = (libc::SOL_SOCKET, libc::SO_COOKIE);
+        libc::getsockopt(stream.as_raw_fd(), level, name, into, &raw mut length)
+    };
+    assert_eq!(result, 0, "every socket has a cookie");
+    cookie
 }
 
 /// Gives up every capability of the calling thread, and only of it.

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 
 use crate::client::Endpoint;
+use crate::confined::confine;
 use crate::controlplane::ControlPlane;
 use crate::controlplane::access::Impersonation;
 use crate::issuer::Issuer;
@@ -36,6 +37,8 @@ pub struct Options {
     pub config: Value,
     /// Further environment variables.
     pub environment: Vec<(String, String)>,
+    /// Without any capability, and killed when it calls bpf(2).
+    pub confined: bool,
 }
 
 impl Default for Options {
@@ -48,6 +51,7 @@ impl Default for Options {
             impersonation: Impersonation::default(),
             config: json!({}),
             environment: Vec::new(),
+            confined: false,
         }
     }
 }
@@ -97,6 +101,7 @@ pub struct Gateway {
     health: Port,
     endpoint: Endpoint,
     environment: Vec<(String, String)>,
+    confined: bool,
     process: Option<Process>,
 }
 
@@ -154,8 +159,8 @@ impl Gateway {
         merge(&mut config, &options.config);
         write_private(&directory.join("gateway.yaml"), &serde_json::to_string_pretty(&config)?)?;
         let endpoint = Endpoint::new(listen.address(), authority.certificate(), None)?;
-        let environment = options.environment.clone();
-        Ok(Self { directory, listen, health, endpoint, environment, process: None })
+        let (environment, confined) = (options.environment.clone(), options.confined);
+        Ok(Self { directory, listen, health, endpoint, environment, confined, process: None })
     }
 
     /// Where it listens for clients; without a token.
@@ -264,6 +269,9 @@ impl Gateway {
             .arg("--config")
             .arg(self.config_file())
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        if self.confined {
+            confine(&mut command);
+        }
         self.process = Some(Process::start("gateway", command, &self.log())?);
         Ok(())
     }
@@ -324,7 +332,9 @@ impl Gateway {
     }
 }
 
-fn jwt(issuer: &Issuer) -> Value {
+/// How a gateway is told of this issuer.
+#[must_use]
+pub fn jwt(issuer: &Issuer) -> Value {
     json!({
         "issuer": {
             "url": issuer.url(), "audiences": ["decklog"], "certificateAuthority": issuer.authority(),

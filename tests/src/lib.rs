@@ -10,10 +10,12 @@
 
 pub mod cache;
 pub mod client;
+pub mod confined;
 pub mod controlplane;
 pub mod dialogue;
 pub mod envoy;
 pub mod gateway;
+mod image;
 pub mod issuer;
 pub mod kubectl;
 pub mod minio;
@@ -23,7 +25,9 @@ pub mod pki;
 pub mod player;
 pub mod policy;
 pub mod port;
+pub mod probe;
 pub mod process;
+pub mod product;
 pub mod prometheus;
 pub mod recorder;
 pub mod stopped;

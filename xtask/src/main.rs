@@ -1,4 +1,4 @@
-//! The verbs of development: `cargo xtask test | demo | bench | images | build-ebpf | fuzz | crash | check`.
+//! The verbs of development: `cargo xtask test | demo | bench | images | image | build-ebpf | fuzz | crash | check`.
 //!
 //! A verb prints each step before it runs and ends at the first that fails. It runs the same cargo and
 //! the same target directory as the caller, and installs nothing but what `build-ebpf` and `fuzz` say they install.
@@ -7,6 +7,7 @@ mod build_ebpf;
 mod fuzz;
 
 use std::env;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -54,6 +55,15 @@ enum Verb {
     },
     /// Builds the images of the pods that `test` runs; it does so itself where they are missing.
     Images,
+    /// Builds Decklog's own image, for `docker load` or `ctr images import`.
+    Image {
+        /// Of a plain build instead of a release: quicker to make, slower to run.
+        #[arg(long)]
+        debug: bool,
+        /// Where to write it; `decklog-VERSION.tar` in the target directory by default.
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
     /// Runs the fuzz targets of the codecs, each for a while; needs a nightly toolchain.
     Fuzz {
         /// Seconds for each target.
@@ -118,6 +128,7 @@ fn run(verb: Verb) -> Result<()> {
         }
         Verb::BuildEbpf { optional } => build_ebpf::run(optional),
         Verb::Images => step("images", cargo(&["run", "--quiet", "--bin", "images"])),
+        Verb::Image { debug, output } => image(debug, output),
         Verb::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
         Verb::Crash { seed: Some(seed), .. } => {
             step("one seed", with_variables(crash(&["simulated"]), &[("SEED", seed)]))
@@ -151,6 +162,23 @@ fn test(filter: &[String], keep: bool) -> Result<()> {
         scenarios.arg("--keep");
     }
     step("scenarios", scenarios)
+}
+
+fn image(debug: bool, output: Option<PathBuf>) -> Result<()> {
+    ebpf()?;
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    let binaries = target.join(if debug { "debug" } else { "release" });
+    let mut build = cargo(&["build", "--bins", "-p", "gateway", "-p", "recorder-user"]);
+    build.args(["--features", "gateway/archive"]);
+    if !debug {
+        build.arg("--release");
+    }
+    step("build the binaries", build)?;
+    let name = concat!("decklog-", env!("CARGO_PKG_VERSION"), ".tar");
+    let mut image = cargo(&["run", "--quiet", "--bin", "images", "--"]);
+    image.arg("--product").arg(binaries);
+    image.arg("--output").arg(output.unwrap_or_else(|| target.join(name)));
+    step("image", image)
 }
 
 fn query() -> Result<()> {

@@ -70,6 +70,8 @@ pub struct Config {
     pub policy: PolicyDirectories,
     /// How connections are witnessed.
     pub witness: WitnessMode,
+    /// The socket of the probe whose programs witness; none where this process loads its own.
+    pub probe: Option<PathBuf>,
     /// What else is looked at on the gateway's node.
     pub bypass: Bypass,
     /// How sessions end.

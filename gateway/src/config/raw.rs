@@ -91,6 +91,7 @@ pub(super) struct Policy {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Witness {
     pub(super) mode: Option<String>,
+    pub(super) probe: Option<String>,
     #[serde(default)]
     pub(super) endpoints: Vec<String>,
     #[serde(default)]

@@ -1,6 +1,10 @@
 //! From the file's text to a [`Config`], or to all that is wrong with it.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use recorder_user::store::{IndexBackend, RetentionRules, encryption::KeySource};
 use serde_json::{Map, Value};
@@ -47,7 +51,7 @@ pub(super) fn config(
     let clusters = clusters::validate(take("clusters"), directory, environment, &mut problems);
     let authentication = authentication::validate(take("authentication"), directory, &mut problems);
     let policy = policy(take("policy"), directory, &mut problems);
-    let (witness, bypass) = witness::validate(take("witness"), directory, &mut problems);
+    let (witness, probe, bypass) = witness::validate(take("witness"), directory, &mut problems);
     let sessions = self::sessions(take("sessions"), &mut problems);
     for key in sections.keys() {
         problems.add(key.escape_debug(), format!("is not a key of this file; the keys are {KEYS}"));
@@ -73,6 +77,7 @@ pub(super) fn config(
                 authentication,
                 policy,
                 witness,
+                probe,
                 bypass,
                 sessions,
             })

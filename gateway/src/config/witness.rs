@@ -102,10 +102,14 @@ pub(super) fn validate(
     given: Option<Value>,
     directory: &Path,
     problems: &mut Problems,
-) -> (WitnessMode, Bypass) {
+) -> (WitnessMode, Option<PathBuf>, Bypass) {
     let raw = given.and_then(|value| problems.shape::<raw::Witness>("witness", value));
     let raw = raw.unwrap_or_default();
     let mode = mode(raw.mode.as_deref(), problems);
+    if raw.probe.is_some() && matches!(mode, WitnessMode::TcpInfo | WitnessMode::Off) {
+        problems.add("witness.probe", "a probe is for the modes auto and ebpf");
+    }
+    let probe = raw.probe.map(|socket| directory.join(socket));
     let mut places = |key: &str, given: Vec<String>| {
         let key = format!("witness.{key}");
         if given.len() > ADDRESSES_MAX {
@@ -145,7 +149,7 @@ pub(super) fn validate(
             .map_or(default.container_logs, |path| directory.join(path)),
     });
     let watch_clients = raw.watch_clients.unwrap_or(false);
-    (mode, Bypass { endpoints, gateway_addresses, watch_clients, allow, host })
+    (mode, probe, Bypass { endpoints, gateway_addresses, watch_clients, allow, host })
 }
 
 fn mode(given: Option<&str>, problems: &mut Problems) -> WitnessMode {
@@ -190,7 +194,7 @@ fn allow(path: &str, given: Value, problems: &mut Problems) -> Option<AllowRule>
 }
 
 /// The section with its defaults filled in.
-pub(super) fn masked(mode: WitnessMode, bypass: &Bypass) -> Value {
+pub(super) fn masked(mode: WitnessMode, probe: Option<&Path>, bypass: &Bypass) -> Value {
     let texts = |places: &[HostPort]| places.iter().map(HostPort::text).collect::<Vec<_>>();
     let mut host = json!({
         "proc": bypass.host.proc.display().to_string(),
@@ -202,6 +206,7 @@ pub(super) fn masked(mode: WitnessMode, bypass: &Bypass) -> Value {
     }
     json!({
         "mode": mode.as_str(),
+        "probe": probe,
         "endpoints": texts(&bypass.endpoints),
         "gatewayAddresses": texts(&bypass.gateway_addresses),
         "watchClients": bypass.watch_clients,
@@ -234,7 +239,7 @@ mod tests {
 
     fn check(given: Value) -> (Bypass, Vec<String>) {
         let mut problems = Problems::default();
-        let (_, bypass) = validate(Some(given), Path::new("/etc/decklog"), &mut problems);
+        let (_, _, bypass) = validate(Some(given), Path::new("/etc/decklog"), &mut problems);
         let problems = problems.into_vec().iter().map(ToString::to_string).collect();
         (bypass, problems)
     }
@@ -243,6 +248,7 @@ mod tests {
     fn all_keys_are_read_and_shown_again() {
         let given = json!({
             "mode": "ebpf",
+            "probe": "/run/decklog/probe.sock",
             "endpoints": ["10.96.0.1:443", "[fd00::1]:6443", "kubernetes.default.svc:443"],
             "gatewayAddresses": ["decklog.decklog.svc:443"],
             "watchClients": true,
@@ -258,7 +264,8 @@ mod tests {
         });
         let (bypass, problems) = check(given.clone());
         assert_eq!(problems, Vec::<String>::new());
-        assert_eq!(masked(WitnessMode::Ebpf, &bypass), given);
+        let probe = Path::new("/run/decklog/probe.sock");
+        assert_eq!(masked(WitnessMode::Ebpf, Some(probe), &bypass), given);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use recorder_user::{
     witness::{Role, Witness},
 };
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::task::TaskTracker;
 
@@ -111,9 +111,8 @@ impl Dialer {
 
     /// TCP, under witness before its first byte, and TLS.
     async fn secure(&self, connector: &TlsConnector) -> anyhow::Result<(Tls, Arc<Connection>)> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port))
-            .await
-            .with_context(|| format!("connect to {}:{}", self.host, self.port))?;
+        let stream =
+            self.open().await.with_context(|| format!("connect to {}:{}", self.host, self.port))?;
         stream.set_nodelay(true).context("set TCP_NODELAY")?;
         let peer: SocketAddr = stream.peer_addr().context("peer address")?;
         let tcp = WitnessedTcp::adopt(
@@ -128,6 +127,18 @@ impl Dialer {
         (self.on_open)("upstream");
         let tls = connector.connect(self.name.clone(), tcp).await.context("TLS handshake")?;
         Ok((Plaintext::new(tls, Arc::clone(&connection)), connection))
+    }
+
+    /// The programs of a probe must know an address before it is connected to.
+    async fn open(&self) -> std::io::Result<TcpStream> {
+        if !self.witness.is_over_probe() {
+            return TcpStream::connect((self.host.as_str(), self.port)).await;
+        }
+        let found: Vec<_> = lookup_host((self.host.as_str(), self.port)).await?.collect();
+        let (witness, addresses) = (self.witness.clone(), found.clone());
+        let told = move || addresses.into_iter().for_each(|address| witness.expect(address));
+        tokio::task::spawn_blocking(told).await?;
+        TcpStream::connect(&*found).await
     }
 
     async fn http2(&self, io: Io, shape: Shape) -> anyhow::Result<Protocol> {

@@ -72,7 +72,8 @@ impl Member {
     }
 
     fn is_closed(&self) -> bool {
-        if self.retired.load(Ordering::Acquire) {
+        // A connection that a lost probe counted is unwitnessed to its end; a new one need not be.
+        if self.retired.load(Ordering::Acquire) || self.connection.is_superseded() {
             return true;
         }
         match &*self.protocol() {

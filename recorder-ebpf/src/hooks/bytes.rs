@@ -1,6 +1,8 @@
 //! What the two hooks that count bytes have in common.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_ns,
+};
 use recorder_ebpf::{Slot, kind, role};
 
 use crate::{atomic, ring::emit};
@@ -75,6 +77,7 @@ unsafe fn by_whom(slot: *mut Slot, now: u64, bytes: u64) {
         let tgid = (pid_tgid >> 32) as u32;
         if (*slot).owner_tgid == 0 {
             (*slot).owner_tgid = tgid;
+            (*slot).cgroup_id = bpf_get_current_cgroup_id();
         }
         if (*slot).owner_tgid == tgid {
             return;

@@ -5,8 +5,8 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Parser, Subcommand};
 
 use super::verb_args::{
-    AccessesArgs, ArchiveArgs, ExportArgs, FollowArgs, HoldVerb, KeysVerb, LsArgs, PruneArgs,
-    ReplayArgs, SearchArgs, WitnessArgs,
+    AccessesArgs, ArchiveArgs, ExportArgs, FollowArgs, HoldVerb, KeysVerb, LsArgs, ProbeArgs,
+    PruneArgs, ReplayArgs, SearchArgs, WitnessArgs,
 };
 
 /// Shows, replays and checks what agents and people did to Kubernetes through a Decklog gateway.
@@ -269,6 +269,15 @@ T1 counts bytes by socket in eBPF; T4 sees with eBPF who connects, and asks the 
 for bytes (TCP_INFO); T5 only asks; Off is no witness. Hooks that did not attach are listed with the kernel's
 error. --here and --cost load the programs into this kernel for a moment: they need no store, but rights.")]
     Witness(WitnessArgs),
+    /// Run the witness's eBPF programs for a gateway that has no rights.
+    #[command(after_help = "\
+It loads and attaches the programs, gives all its capabilities up, and passes what they count to one gateway
+at a time (witness.probe in the gateway's configuration). It needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN at
+its start, and no network. Logs are JSON lines on standard error; RUST_LOG sets the level.
+
+Examples:
+  recorder probe --user 65532           for a gateway that runs as user 65532")]
+    Probe(ProbeArgs),
 }
 
 #[cfg(test)]

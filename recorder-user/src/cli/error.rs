@@ -206,6 +206,9 @@ pub enum CliError {
         /// Which.
         verb: &'static str,
     },
+    /// The probe does not run.
+    #[error("the probe cannot serve")]
+    Probe(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The output could not be written.
     #[error("cannot write the output")]
     Output(#[from] io::Error),
@@ -318,6 +321,7 @@ impl CliError {
                 "build it with: cargo build --release -p {verb}, and put it beside recorder or on the PATH"
             ),
             Self::Extra { verb, .. } => format!("check that recorder-{verb} may be executed"),
+            Self::Probe(_) => "see which rights it takes in docs/witness.md, and what the kernel allows with: recorder witness".into(),
             Self::ExtraFailed { .. } | Self::Output(_) => return None,
         })
     }

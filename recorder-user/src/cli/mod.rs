@@ -26,6 +26,7 @@ mod ls;
 mod outlet;
 mod place;
 mod places;
+mod probe;
 mod prune;
 mod reindex;
 mod replay;
@@ -56,7 +57,7 @@ pub use error::{CliError, Outcome};
 pub use screen::{Ink, Look, Screen, terminal_size};
 pub use verb_args::{
     AccessesArgs, ArchiveArgs, ChannelWord, EffectWord, ExportArgs, FollowArgs, FormatWord,
-    HoldVerb, KeysVerb, KindWord, LsArgs, PruneArgs, ReplayArgs, ScopeWord, SearchArgs,
+    HoldVerb, KeysVerb, KindWord, LsArgs, ProbeArgs, PruneArgs, ReplayArgs, ScopeWord, SearchArgs,
     VerdictWord, WitnessArgs,
 };
 
@@ -119,6 +120,7 @@ pub fn run(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
         Verb::Reindex => reindex::run(&Place::named(cli)?.directory, screen),
         Verb::Archive { arguments } => extra::run(cli, "archive", arguments),
         Verb::Query { arguments } => extra::run(cli, "query", arguments),
+        Verb::Probe(args) => probe::run(args),
         Verb::Witness(args) if args.cost => witness::cost(args, screen),
         Verb::Witness(args) if args.here => witness::here(args, screen),
         Verb::Witness(_) => witness::run(&Place::named(cli)?.reader()?, screen),

@@ -30,6 +30,23 @@ pub struct LsArgs {
     pub archive: ArchiveArgs,
 }
 
+/// What `probe` takes.
+#[derive(Args, Debug)]
+pub struct ProbeArgs {
+    /// The Unix socket for the gateway; mode 0660.
+    #[arg(long, value_name = "PATH", default_value = crate::witness::split::SOCKET)]
+    pub listen: PathBuf,
+    /// A user that a gateway runs as; may be given more than once.
+    #[arg(long = "user", value_name = "UID", default_value = "0")]
+    pub users: Vec<u32>,
+    /// The group that may connect; that of the socket's directory or of this process by default.
+    #[arg(long, value_name = "GID")]
+    pub group: Option<u32>,
+    /// An eBPF object to use instead of the embedded one.
+    #[arg(long, value_name = "FILE")]
+    pub object: Option<PathBuf>,
+}
+
 /// What `prune` takes.
 #[derive(Args, Debug)]
 #[command(group(clap::ArgGroup::new("rule").required(true).multiple(true).args(["older_than", "max_size"])))]

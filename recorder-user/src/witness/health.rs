@@ -38,6 +38,8 @@ const EVENTS_MAX: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
 pub enum Trouble {
+    /// The probe's process is gone, or silent: what passes meanwhile is not witnessed. Lasts.
+    ProbeLost,
     /// Somebody cut a program off its hook. Lasts.
     HookLost {
         /// The hook.
@@ -77,14 +79,17 @@ impl Trouble {
     pub(super) fn spoils_totals(&self) -> bool {
         match self {
             Self::HookLost { hook } | Self::RunsMissed { hook, .. } => is_counted_by(hook),
-            Self::HeartbeatMissed => true,
+            Self::ProbeLost | Self::HeartbeatMissed => true,
             _ => false,
         }
     }
 
     /// Whether it goes on until it is over.
     pub(super) const fn lasts(&self) -> bool {
-        matches!(self, Self::HookLost { .. } | Self::HeartbeatMissed | Self::NoticesStopped)
+        matches!(
+            self,
+            Self::ProbeLost | Self::HookLost { .. } | Self::HeartbeatMissed | Self::NoticesStopped
+        )
     }
 }
 
@@ -144,7 +149,7 @@ impl State {
     }
 
     /// Takes in all lasting troubles that there are now.
-    fn lasting(&self, now: Vec<Trouble>) {
+    pub(super) fn lasting(&self, now: Vec<Trouble>) {
         let mut health = self.locked();
         let began: Vec<_> = now.iter().filter(|t| !health.troubles.contains(t)).cloned().collect();
         let ended: Vec<_> = health.troubles.iter().filter(|t| !now.contains(t)).cloned().collect();
@@ -155,13 +160,20 @@ impl State {
         ended.into_iter().for_each(|trouble| self.tell(trouble, true));
     }
 
+    /// Takes in what another process's programs told: of what lasts it tells by itself.
+    pub(super) fn hear(&self, event: HealthEvent) {
+        if !event.trouble.lasts() {
+            self.instant(event.trouble);
+        }
+    }
+
     /// Takes in a trouble that does not last.
-    fn instant(&self, trouble: Trouble) {
+    pub(super) fn instant(&self, trouble: Trouble) {
         self.locked().spoiled += u64::from(trouble.spoils_totals());
         self.tell(trouble, false);
     }
 
-    fn tell(&self, trouble: Trouble, over: bool) {
+    pub(super) fn tell(&self, trouble: Trouble, over: bool) {
         if over {
             tracing::info!(?trouble, "the witness recovered");
         } else if trouble.lasts() {

@@ -15,7 +15,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use self::programs::Ebpf;
+use self::remote::Remote;
 use crate::model::{CapabilityRecord, Timestamp};
 
 mod account;
@@ -33,6 +34,7 @@ mod addresses;
 pub mod bypass;
 pub mod cgroup;
 mod clock;
+mod confine;
 mod drain;
 mod health;
 mod heart;
@@ -40,6 +42,7 @@ mod notices;
 pub mod origin;
 mod probe;
 mod programs;
+mod remote;
 mod sample;
 mod selection;
 mod self_test;
@@ -47,6 +50,7 @@ mod sight;
 mod socket;
 mod socket_list;
 mod spent;
+pub mod split;
 mod start;
 mod stats;
 mod sys;
@@ -103,6 +107,10 @@ pub struct WitnessOptions {
     /// Hooks not to attach, by name: one that another program of the node does not get along with, or whose
     /// cost is unwelcome. The capability record says so.
     pub leave_out: Vec<String>,
+    /// Whether this process gives up all capabilities once the programs are attached, before it has threads:
+    /// what remains to be done is done by descriptors. Needs kernel 5.19 where unprivileged BPF is disabled;
+    /// below, `CAP_BPF` would be needed on.
+    pub confine: bool,
 }
 
 impl Default for WitnessOptions {
@@ -113,6 +121,7 @@ impl Default for WitnessOptions {
             drain_interval: Duration::from_millis(25),
             slots: SLOTS,
             leave_out: vec![],
+            confine: false,
         }
     }
 }
@@ -129,6 +138,9 @@ pub enum StartWitnessError {
     /// No thread for the notices.
     #[error("cannot start the witness's threads")]
     Threads(#[source] std::io::Error),
+    /// The rights could not be given up.
+    #[error("cannot give up capabilities")]
+    Confine(#[source] std::io::Error),
     /// The table's size is none.
     #[error("{0} slots: the size of the table must be a power of two")]
     Slots(u32),
@@ -161,17 +173,25 @@ enum Means {
     /// The programs of this process count.
     Ebpf(Box<Ebpf>),
     /// The programs of another process count, and this one reads.
-    Table(Table),
+    Probe(Box<Remote>),
     /// TCP counts. Programs, if any, only choose and tell of other sockets.
     TcpInfo(Option<Box<Ebpf>>),
     Off,
 }
 
 impl Means {
+    /// Where changes of health and notices for others come from.
+    fn told(&self) -> Option<(&health::State, &Mutex<Option<mpsc::Receiver<RingRecord>>>)> {
+        match self {
+            Self::Probe(remote) => Some((&remote.state, &remote.hears)),
+            _ => self.programs().map(|ebpf| (&*ebpf.state, &ebpf.hears)),
+        }
+    }
+
     fn programs(&self) -> Option<&Ebpf> {
         match self {
             Self::Ebpf(ebpf) | Self::TcpInfo(Some(ebpf)) => Some(ebpf),
-            Self::Table(_) | Self::TcpInfo(None) | Self::Off => None,
+            Self::Probe(_) | Self::TcpInfo(None) | Self::Off => None,
         }
     }
 }
@@ -200,13 +220,19 @@ impl Witness {
     /// Sets what the programs choose sockets by; None where they cannot.
     #[must_use]
     pub fn selection(&self) -> Option<Selection> {
+        if let Means::Probe(remote) = &self.shared.means {
+            return Some(Selection::by_probe(Arc::clone(&remote.link)));
+        }
         self.shared.means.programs().filter(|ebpf| ebpf.chooses).map(|ebpf| ebpf.selection.clone())
     }
 
     /// What this process is in the eyes of the programs; None where they choose no sockets.
     #[must_use]
     pub fn identity(&self) -> Option<Identity> {
-        self.shared.means.programs().and_then(|ebpf| ebpf.identity)
+        match &self.shared.means {
+            Means::Probe(remote) => remote.link.session().map(|session| session.identity()),
+            means => means.programs().and_then(|ebpf| ebpf.identity),
+        }
     }
 
     /// What the programs tell beside the gateway's own connections: connections to endpoints and of watched
@@ -215,20 +241,20 @@ impl Witness {
     /// What is not taken in time is counted, and told as [`Trouble::ConnectionsLost`].
     #[must_use]
     pub fn take_connections(&self) -> Option<mpsc::Receiver<RingRecord>> {
-        self.shared.means.programs().and_then(|ebpf| ebpf.hears().take())
+        let (_, hears) = self.shared.means.told()?;
+        hears.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The witness's health now. A witness without programs is always fine.
     #[must_use]
     pub fn health(&self) -> Health {
-        let health = self.shared.means.programs().map(|ebpf| ebpf.state.health());
-        health.unwrap_or_default()
+        self.shared.means.told().map(|(state, _)| state.health()).unwrap_or_default()
     }
 
     /// The changes of the witness's health, noticed within a second. To the first who asks.
     #[must_use]
     pub fn take_health(&self) -> Option<mpsc::Receiver<HealthEvent>> {
-        self.shared.means.programs().and_then(|ebpf| ebpf.state.take_events())
+        self.shared.means.told().and_then(|(state, _)| state.take_events())
     }
 
     /// How well it sees, as far as somebody noted it.
@@ -247,13 +273,24 @@ impl Witness {
     pub fn for_each_slot(&self, each: impl FnMut(&recorder_ebpf::Slot)) {
         match &self.shared.means {
             Means::Ebpf(ebpf) | Means::TcpInfo(Some(ebpf)) => ebpf.table.for_each(each),
-            Means::Table(table) => table.for_each(each),
+            Means::Probe(remote) => {
+                if let Some(session) = remote.link.session() {
+                    session.for_each(each);
+                }
+            }
             Means::TcpInfo(None) | Means::Off => {}
         }
     }
 
-    /// The descriptor of the table, for a process that shall read it by [`Witness::over_table`]; None without
-    /// programs.
+    /// From now on every notice goes to `take`, on the witness's thread, and to nobody else: for a process that
+    /// only passes them on. Nothing where this process has no programs.
+    fn pass_on(&self, take: impl Fn(RingRecord) + Send + Sync + 'static) {
+        if let Some(ebpf) = self.shared.means.programs() {
+            ebpf.correlator.pass_on(take);
+        }
+    }
+
+    /// The descriptor of the table, to be passed on and read by [`Table`]; None without programs.
     ///
     /// # Errors
     /// When this process has no descriptor left.
@@ -291,6 +328,18 @@ impl Witness {
             stats.untracked = ebpf.correlator.untracked();
             stats.lost_malformed = load(&ebpf.malformed);
             stats.impaired = u64::from(!ebpf.state.health().is_fine());
+        }
+        if let Means::Probe(remote) = &shared.means {
+            let counts = remote.link.counts();
+            stats.emitted = counts.emitted;
+            stats.lost_ring = counts.lost_ring.saturating_add(counts.dropped_notices);
+            stats.lost_connections =
+                counts.dropped_connections.saturating_add(remote.correlator.unheard());
+            stats.lost_malformed = counts.malformed;
+            stats.events = remote.correlator.observed();
+            stats.late = remote.correlator.late();
+            stats.untracked = remote.correlator.untracked();
+            stats.impaired = u64::from(!remote.state.health().is_fine());
         }
         stats
     }

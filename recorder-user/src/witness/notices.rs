@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     ops::Range,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -145,6 +145,8 @@ impl SocketNotices {
 pub(super) struct Correlator {
     sockets: Mutex<HashMap<u64, Arc<SocketNotices>>>,
     told: mpsc::Sender<RingRecord>,
+    /// Takes every record instead, in a process that only passes them on.
+    passes_on: OnceLock<Box<dyn Fn(RingRecord) + Send + Sync>>,
     observed: AtomicU64,
     late: AtomicU64,
     untracked: AtomicU64,
@@ -160,6 +162,7 @@ impl Correlator {
         let correlator = Self {
             sockets: Mutex::default(),
             told,
+            passes_on: OnceLock::new(),
             observed: zero(),
             late: zero(),
             untracked: zero(),
@@ -167,6 +170,12 @@ impl Correlator {
             beats: zero(),
         };
         (correlator, hears)
+    }
+
+    /// From now on every record but the heartbeat's goes to `take`, and nobody is told of it otherwise.
+    pub(super) fn pass_on(&self, take: impl Fn(RingRecord) + Send + Sync + 'static) {
+        // Whoever comes second hears nothing: there is one way on.
+        drop(self.passes_on.set(Box::new(take)));
     }
 
     /// Begins with a socket of which so many notices were made already.
@@ -192,6 +201,12 @@ impl Correlator {
         let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut observed, mut late) = (0, 0);
         for record in records {
+            if let Some(take) = self.passes_on.get()
+                && !matches!(record, RingRecord::Socket(notice) if notice.role == role::HEARTBEAT)
+            {
+                take(record);
+                continue;
+            }
             let RingRecord::Socket(notice) = record else {
                 self.tell(record);
                 continue;

@@ -23,7 +23,7 @@ pub(super) struct Ebpf {
     pub(super) chooses: bool,
     pub(super) identity: Option<Identity>,
     pub(super) correlator: Arc<notices::Correlator>,
-    hears: Mutex<Option<mpsc::Receiver<RingRecord>>>,
+    pub(super) hears: Mutex<Option<mpsc::Receiver<RingRecord>>>,
     pub(super) state: Arc<health::State>,
     pub(super) malformed: Arc<AtomicU64>,
     pulse_ns: Arc<AtomicU64>,

@@ -11,6 +11,7 @@ use recorder_ebpf::{Endpoint, GatewayKey, GatewayValue, Storage, bound, endpoint
 
 use super::{
     probe::{Probe, chain},
+    split::Link,
     sys,
 };
 
@@ -71,7 +72,15 @@ pub enum SelectError {
 /// Sets what the programs choose sockets by. A clone sets the same.
 #[derive(Clone)]
 pub struct Selection {
-    shared: Arc<Shared>,
+    by: By,
+}
+
+#[derive(Clone)]
+enum By {
+    /// The programs of this process.
+    Programs(Arc<Shared>),
+    /// Those of the probe, which is asked. It does not believe who this process says it is, but knows it.
+    Probe(Arc<Link>),
 }
 
 struct Shared {
@@ -84,7 +93,11 @@ struct Shared {
 impl Selection {
     pub(super) fn new(probe: Arc<Probe>) -> Self {
         let (endpoints, watched) = (Mutex::default(), Mutex::default());
-        Self { shared: Arc::new(Shared { probe, endpoints, watched }) }
+        Self { by: By::Programs(Arc::new(Shared { probe, endpoints, watched })) }
+    }
+
+    pub(super) fn by_probe(link: Arc<Link>) -> Self {
+        Self { by: By::Probe(link) }
     }
 
     /// From now on the listener that this process binds on `port` is a gateway's: what it accepts is
@@ -94,36 +107,53 @@ impl Selection {
     /// # Errors
     /// When the kernel refuses.
     pub fn add_gateway(&self, process: Identity, port: u16) -> Result<(), SelectError> {
+        let shared = match &self.by {
+            By::Programs(shared) => shared,
+            By::Probe(link) => return link.set_port(port).map_err(asked("a gateway")),
+        };
         let value = GatewayValue { tgid: process.tgid, reserved: 0 };
         for key in keys(process, port) {
-            self.shared
-                .probe
-                .add_gateway(key, value)
-                .map_err(|error| refused("a gateway", &error))?;
+            shared.probe.add_gateway(key, value).map_err(|error| refused("a gateway", &error))?;
         }
         if process.tgid != 0 {
-            let owned = self.shared.probe.own(process.tgid, role::LISTENER);
+            let owned = shared.probe.own(process.tgid, role::LISTENER);
             owned.map_err(|error| refused("a process", &error))?;
         }
         Ok(())
     }
 
-    /// The gateway is gone. Its other ports, if any, must be added again.
+    /// The gateway is gone. Its other ports, if any, must be added again. A probe leaves the keys as they are
+    /// until the next gateway comes, so that no time between the two goes unseen.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn remove_gateway(&self, process: Identity, port: u16) -> Result<(), SelectError> {
+        let shared = match &self.by {
+            By::Programs(shared) => shared,
+            By::Probe(link) => {
+                link.forget_listener();
+                return Ok(());
+            }
+        };
         for key in keys(process, port) {
-            self.shared.probe.remove_gateway(key).map_err(|error| refused("a gateway", &error))?;
+            shared.probe.remove_gateway(key).map_err(|error| refused("a gateway", &error))?;
         }
         Ok(())
     }
 
-    /// Marks a listener by its descriptor: what it accepts from now on is the gateway's.
+    /// Marks a listener by its descriptor: what it accepts from now on is the gateway's. By a probe, the
+    /// programs have marked it when it was bound; a copy of the descriptor is kept for a probe that comes
+    /// later, until [`remove_gateway`](Self::remove_gateway): without that its port stays open.
     ///
     /// # Errors
-    /// When the descriptor is no socket, or it is marked already.
+    /// When the descriptor is no socket, or the programs chose it as something else than a listener.
     pub fn adopt_listener(&self, fd: BorrowedFd<'_>, process: Identity) -> Result<(), SelectError> {
+        let shared = match &self.by {
+            By::Programs(shared) => shared,
+            By::Probe(link) => {
+                return link.set_listener(fd).map_err(|error| refused("a listener", &error));
+            }
+        };
         let storage = Storage {
             role: role::LISTENER,
             tgid: process.tgid,
@@ -132,8 +162,13 @@ impl Selection {
             netns_cookie: process.netns_cookie,
             ..Storage::default()
         };
-        let adopted = self.shared.probe.adopt(fd, storage);
-        adopted.map_err(|error| refused("a listener", &error))
+        match shared.probe.adopt(fd, storage) {
+            // By the hook on `bind`, or for this process when it came before.
+            Err(_) if shared.probe.storage(fd).is_ok_and(|kept| kept.role == role::LISTENER) => {
+                Ok(())
+            }
+            adopted => adopted.map_err(|error| refused("a listener", &error)),
+        }
     }
 
     /// The addresses to look after from now on, instead of those before. A connection to an API server's by
@@ -142,17 +177,21 @@ impl Selection {
     /// # Errors
     /// When there are too many, or the kernel refuses: then the set before stays, but for what was done.
     pub fn set_endpoints(&self, addresses: &[EndpointAddress]) -> Result<(), SelectError> {
+        let shared = match &self.by {
+            By::Programs(shared) => shared,
+            By::Probe(link) => return link.set_endpoints(addresses).map_err(asked("an endpoint")),
+        };
         let wanted: HashMap<Endpoint, EndpointKind> = addresses
             .iter()
             .map(|one| (Endpoint::of(one.address, one.netns_cookie), one.kind))
             .collect();
         within("endpoints", wanted.len(), bound::ENDPOINTS)?;
         let refused = |error| refused("an endpoint", &error);
-        let mut current = self.shared.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = shared.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         let gone: Vec<Endpoint> =
             current.keys().filter(|key| !wanted.contains_key(*key)).copied().collect();
         for key in gone {
-            self.shared.probe.remove_endpoint(key).map_err(refused)?;
+            shared.probe.remove_endpoint(key).map_err(refused)?;
             current.remove(&key);
         }
         for (key, kind) in wanted {
@@ -161,11 +200,26 @@ impl Selection {
                     EndpointKind::Api => endpoint::API,
                     EndpointKind::Gateway => endpoint::GATEWAY,
                 };
-                self.shared.probe.add_endpoint(key, value).map_err(refused)?;
+                shared.probe.add_endpoint(key, value).map_err(refused)?;
                 current.insert(key, kind);
             }
         }
         Ok(())
+    }
+
+    /// This process is about to connect to this API server's address. Programs of this process choose a
+    /// connection by its descriptor afterwards; a probe's must know the address before.
+    ///
+    /// # Errors
+    /// When the probe refuses.
+    pub fn expect(&self, address: SocketAddr, netns_cookie: u64) -> Result<(), SelectError> {
+        match &self.by {
+            By::Programs(_) => Ok(()),
+            By::Probe(link) => {
+                let address = EndpointAddress { address, kind: EndpointKind::Api, netns_cookie };
+                link.expect(address).map_err(asked("an endpoint"))
+            }
+        }
     }
 
     /// The cgroups all of whose connections are told and counted from now on, instead of those before.
@@ -173,18 +227,22 @@ impl Selection {
     /// # Errors
     /// When there are too many, or the kernel refuses: then the set before stays, but for what was done.
     pub fn set_watched(&self, cgroup_ids: &[u64]) -> Result<(), SelectError> {
+        let shared = match &self.by {
+            By::Programs(shared) => shared,
+            By::Probe(link) => return link.set_watched(cgroup_ids).map_err(asked("a cgroup")),
+        };
         let wanted: BTreeSet<u64> = cgroup_ids.iter().copied().collect();
         within("watched cgroups", wanted.len(), bound::WATCHED)?;
         let refused = |error| refused("a cgroup", &error);
-        let mut current = self.shared.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = shared.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let gone: Vec<u64> = current.difference(&wanted).copied().collect();
         for id in gone {
-            self.shared.probe.unwatch(id).map_err(refused)?;
+            shared.probe.unwatch(id).map_err(refused)?;
             current.remove(&id);
         }
         for id in wanted {
             if !current.contains(&id) {
-                self.shared.probe.watch(id).map_err(refused)?;
+                shared.probe.watch(id).map_err(refused)?;
                 current.insert(id);
             }
         }
@@ -210,6 +268,10 @@ fn keys(process: Identity, port: u16) -> [GatewayKey; 3] {
 
 fn within(what: &'static str, given: usize, max: usize) -> Result<(), SelectError> {
     if given <= max { Ok(()) } else { Err(SelectError::TooMany { what, given, max }) }
+}
+
+fn asked(what: &'static str) -> impl FnOnce(String) -> SelectError {
+    move |why| SelectError::Refused { what, why }
 }
 
 fn refused(what: &'static str, error: &dyn std::error::Error) -> SelectError {

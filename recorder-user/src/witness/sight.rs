@@ -111,6 +111,9 @@ impl Follower {
         let HealthEvent { time, trouble, over } = told;
         self.troubles.retain(|lasting| *lasting != trouble);
         let (event, lost, detail) = match &trouble {
+            Trouble::ProbeLost => {
+                (WitnessEvent::ProbeLost, 0, "the probe is gone or silent".to_owned())
+            }
             Trouble::HookLost { hook } => {
                 (WitnessEvent::Detached, 0, format!("the program on {hook} is cut off"))
             }

@@ -8,7 +8,8 @@ use std::{
 use recorder_ebpf::{Slot, Storage, role};
 
 use super::{
-    Ebpf, KernelSample, Loss, Means, Shared, notices::SocketNotices, probe::chain, sys, tcp_info,
+    Ebpf, KernelSample, Loss, Means, Shared, notices::SocketNotices, probe::chain, split::Session,
+    sys, tcp_info,
 };
 use crate::model::Timestamp;
 
@@ -64,9 +65,11 @@ pub struct SocketWitness {
 
 enum Watched {
     Ebpf(Arc<SocketNotices>),
-    /// By the table alone: somebody else's programs chose the socket.
-    Table,
+    /// The probe's programs chose the socket, and count it while that probe lives.
+    Probe(Arc<Session>, Arc<SocketNotices>),
     TcpInfo,
+    /// Made while there was no probe.
+    Lost,
     Not(String),
 }
 
@@ -77,13 +80,14 @@ impl SocketWitness {
             Err(error) => (0, Watched::Not(format!("cannot read the socket's cookie: {error}"))),
         };
         shared.adopted.fetch_add(1, Ordering::Relaxed);
-        if let Watched::Not(reason) = &watched
-            && !matches!(shared.means, Means::Off)
+        let witness = Self { shared, cookie, watched };
+        if let Some(reason) = witness.unwitnessed()
+            && !matches!(witness.shared.means, Means::Off)
         {
-            shared.unwitnessed.fetch_add(1, Ordering::Relaxed);
+            witness.shared.unwitnessed.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(cookie, %reason, "socket is not witnessed");
         }
-        Self { shared, cookie, watched }
+        witness
     }
 
     /// The socket's cookie, unique within a boot; 0 when it could not be read.
@@ -97,7 +101,20 @@ impl SocketWitness {
     pub fn unwitnessed(&self) -> Option<&str> {
         match &self.watched {
             Watched::Not(reason) => Some(reason),
-            Watched::Ebpf(_) | Watched::Table | Watched::TcpInfo => None,
+            Watched::Lost => Some("the probe is lost"),
+            Watched::Ebpf(_) | Watched::Probe(..) | Watched::TcpInfo => None,
+        }
+    }
+
+    /// Whether the probe that counts, or should have counted, this socket is gone and another is there, which
+    /// would count a new one.
+    #[must_use]
+    pub fn is_superseded(&self) -> bool {
+        let Means::Probe(remote) = &self.shared.means else { return false };
+        match &self.watched {
+            Watched::Probe(session, _) => !session.lives() && remote.link.session().is_some(),
+            Watched::Lost => remote.link.session().is_some(),
+            _ => false,
         }
     }
 
@@ -106,10 +123,10 @@ impl SocketWitness {
     #[must_use]
     pub fn totals(&self, fd: BorrowedFd<'_>) -> Option<KernelTotals> {
         let totals = match &self.watched {
-            Watched::Not(_) => return None,
+            Watched::Not(_) | Watched::Lost => return None,
             Watched::TcpInfo => self.tcp_info_totals(fd),
             Watched::Ebpf(notices) => self.ebpf_totals(fd, notices),
-            Watched::Table => self.slot().map(|slot| self.slot_totals(&slot, 0)),
+            Watched::Probe(session, notices) => self.probe_totals(session, notices),
         };
         if totals.is_none() {
             self.shared.unread_totals.fetch_add(1, Ordering::Relaxed);
@@ -124,7 +141,7 @@ impl SocketWitness {
     pub fn slot(&self) -> Option<Slot> {
         match (&self.watched, &self.shared.means) {
             (Watched::Ebpf(_), Means::Ebpf(ebpf)) => ebpf.table.read(self.cookie),
-            (Watched::Table, Means::Table(table)) => table.read(self.cookie),
+            (Watched::Probe(session, _), _) => session.read(self.cookie),
             _ => None,
         }
     }
@@ -133,8 +150,8 @@ impl SocketWitness {
     #[must_use]
     pub fn losses(&self) -> Vec<Loss> {
         match &self.watched {
-            Watched::Ebpf(notices) => notices.losses(),
-            Watched::Table | Watched::TcpInfo | Watched::Not(_) => vec![],
+            Watched::Ebpf(notices) | Watched::Probe(_, notices) => notices.losses(),
+            Watched::TcpInfo | Watched::Lost | Watched::Not(_) => vec![],
         }
     }
 
@@ -161,7 +178,7 @@ impl SocketWitness {
     /// `saw_end` if a read gave the end of what the peer sends.
     #[must_use]
     pub fn tcp_totals(&self, fd: BorrowedFd<'_>, saw_end: bool) -> Option<TcpTotals> {
-        let (Watched::Ebpf(_) | Watched::Table) = &self.watched else { return None };
+        let (Watched::Ebpf(_) | Watched::Probe(..)) = &self.watched else { return None };
         let counted = tcp_info::counted(fd)
             .inspect_err(|error| tracing::warn!(cookie = self.cookie, %error, "no TCP_INFO"))
             .ok()?;
@@ -214,6 +231,20 @@ impl SocketWitness {
         }
     }
 
+    /// None once the probe is lost: what passed since was not counted.
+    fn probe_totals(&self, session: &Session, notices: &SocketNotices) -> Option<KernelTotals> {
+        if let Some(slot) = session.read(self.cookie) {
+            return Some(self.slot_totals(&slot, notices.holes()));
+        }
+        if !session.lives() {
+            return None;
+        }
+        // Long closed: another socket has the slot.
+        let (in_bytes, out_bytes) = notices.final_totals()?;
+        let (lost_events, seq) = (notices.holes(), notices.seq());
+        Some(KernelTotals { in_bytes, out_bytes, lost_events, seq, ..KernelTotals::default() })
+    }
+
     /// `holes` are notices known to be missing, which the kernel side may know of too.
     fn slot_totals(&self, slot: &Slot, holes: u64) -> KernelTotals {
         let wall = |ns| self.shared.anchor.wall(ns);
@@ -233,8 +264,10 @@ impl SocketWitness {
 impl Drop for SocketWitness {
     fn drop(&mut self) {
         self.shared.closed.fetch_add(1, Ordering::Relaxed);
-        if let (Watched::Ebpf(_), Means::Ebpf(ebpf)) = (&self.watched, &self.shared.means) {
-            ebpf.correlator.forget(self.cookie);
+        match (&self.watched, &self.shared.means) {
+            (Watched::Ebpf(_), Means::Ebpf(ebpf)) => ebpf.correlator.forget(self.cookie),
+            (Watched::Probe(..), Means::Probe(remote)) => remote.correlator.forget(self.cookie),
+            _ => {}
         }
     }
 }
@@ -247,9 +280,15 @@ fn watch(shared: &Shared, cookie: u64, fd: BorrowedFd<'_>) -> Watched {
             Ok(_) => Watched::TcpInfo,
             Err(error) => Watched::Not(format!("no TCP_INFO: {error}")),
         },
-        Means::Table(table) => match table.read(cookie) {
-            Some(_) => Watched::Table,
-            None => Watched::Not("the probe's programs did not choose the socket".to_owned()),
+        Means::Probe(remote) => match remote.link.session() {
+            Some(session) => match session.read(cookie) {
+                Some(slot) => {
+                    let notices = remote.correlator.track(cookie, slot.seq);
+                    Watched::Probe(session, notices)
+                }
+                None => Watched::Not("the probe's programs did not choose the socket".to_owned()),
+            },
+            None => Watched::Lost,
         },
         Means::Ebpf(ebpf) => match adopt(ebpf, cookie, fd) {
             Ok(notices) => Watched::Ebpf(notices),

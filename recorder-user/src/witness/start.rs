@@ -2,13 +2,12 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd as _, OwnedFd},
     sync::{Arc, atomic::AtomicU64},
 };
 
 use super::{
-    Means, Mode, Shared, StartWitnessError, Table, Witness, WitnessOptions, clock, probe,
-    programs::Ebpf, self_test, sight::Sight,
+    Means, Mode, Shared, Sight, StartWitnessError, Witness, WitnessOptions, clock, confine, probe,
+    programs::Ebpf, self_test,
 };
 use crate::model::{CapabilityRecord, HookState, Tier};
 
@@ -49,6 +48,10 @@ impl Witness {
             hooks: vec![],
             programs: None,
         })?;
+        if options.confine {
+            let refused = |error| Refused::at_once(StartWitnessError::Confine(error));
+            confine::drop_capabilities().map_err(refused)?;
+        }
         let hooks = std::mem::take(&mut loaded.hooks);
         loaded.hooks.clone_from(&hooks);
         let counts = probe::counts_bytes(&hooks);
@@ -108,24 +111,13 @@ impl Witness {
         Self::new(Tier::Off, vec![], Some("switched off by configuration".to_owned()), Means::Off)
     }
 
-    /// A witness over the table of another process's programs, by a descriptor that it passed: reads only,
-    /// needs no right. Sockets that those programs did not choose are unwitnessed. `capability` is the other
-    /// process's record of what its programs can see.
-    ///
-    /// # Errors
-    /// When the descriptor is no such table.
-    pub fn over_table(slots: &OwnedFd, capability: CapabilityRecord) -> io::Result<Self> {
-        let table = Table::map(slots.as_fd())?;
-        Ok(Self::with(capability, Means::Table(table)))
-    }
-
     fn new(tier: Tier, hooks: Vec<HookState>, reason: Option<String>, means: Means) -> Self {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let kernel = kernel.trim().to_owned();
         Self::with(CapabilityRecord { tier, kernel, hooks, self_test: false, reason }, means)
     }
 
-    fn with(capability: CapabilityRecord, means: Means) -> Self {
+    pub(super) fn with(capability: CapabilityRecord, means: Means) -> Self {
         let zero = AtomicU64::default;
         Self {
             shared: Arc::new(Shared {
@@ -154,7 +146,7 @@ impl Witness {
         let Some(shared) = Arc::get_mut(&mut self.shared) else { return Ok(()) };
         let ebpf = match &mut shared.means {
             Means::Ebpf(ebpf) | Means::TcpInfo(Some(ebpf)) => ebpf,
-            Means::Table(_) | Means::TcpInfo(None) | Means::Off => return Ok(()),
+            Means::Probe(_) | Means::TcpInfo(None) | Means::Off => return Ok(()),
         };
         if ebpf.chooses {
             match self_test::chosen(ebpf) {

@@ -50,6 +50,12 @@ pub(super) fn unread(fd: BorrowedFd<'_>) -> io::Result<u64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(count.unsigned_abs().into()) }
 }
 
+/// The user that this process acts as.
+pub(super) fn own_user() -> u32 {
+    // SAFETY: no pointers; it cannot fail.
+    unsafe { libc::geteuid() }
+}
+
 /// A clock's reading in nanoseconds.
 pub(super) fn clock_ns(clock: Clock) -> i64 {
     let id = match clock {

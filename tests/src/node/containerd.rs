@@ -44,11 +44,17 @@ pub(super) async fn start(
     })
     .await
     .with_context(|| format!("{} ends:\n{}", log.display(), tail(&log)))?;
-    let mut import = ctr(tools, &["--namespace", "k8s.io", "images", "import"]);
-    import.arg(&images.archive);
-    let output = realm.run(import, IMPORT_LIMIT).await?;
-    ensure!(output.success(), "import the images: {}", output.stderr);
+    import(realm, tools, &images.archive).await?;
     Ok(process)
+}
+
+/// Gives a running containerd the images of an archive.
+pub(super) async fn import(realm: &Realm, tools: &NodeTools, archive: &Path) -> Result<()> {
+    let mut import = ctr(tools, &["--namespace", "k8s.io", "images", "import"]);
+    import.arg(archive);
+    let output = realm.run(import, IMPORT_LIMIT).await?;
+    ensure!(output.success(), "import {}: {}", archive.display(), output.stderr);
+    Ok(())
 }
 
 fn ctr(tools: &NodeTools, arguments: &[&str]) -> Command {
@@ -120,4 +126,4 @@ fn network_list(link: &Link) -> String {
 /// Where the kubelet finds it.
 pub(super) const SOCKET: &str = "/run/containerd/containerd.sock";
 const START_LIMIT: Duration = Duration::from_secs(60);
-const IMPORT_LIMIT: Duration = Duration::from_secs(60);
+const IMPORT_LIMIT: Duration = Duration::from_secs(120);

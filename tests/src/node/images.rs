@@ -10,10 +10,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
+use serde_json::json;
 
 use super::packages::{self, find};
+use crate::image::{Config, Layer, image};
 use crate::{cache, process};
 
 /// The image of the pods' own containers.
@@ -107,77 +107,15 @@ fn archive(pause: &[u8], busybox: &[u8], echo: &[u8], applets: &[String]) -> Res
 
     let mut archive = Layer::new();
     let manifest = [
-        image(&mut archive, PAUSE, &pause, &["/pause"])?,
-        image(&mut archive, BOX, &boxed, &["/bin/sh"])?,
+        image(&mut archive, PAUSE, &pause, &config(&["/pause"]))?,
+        image(&mut archive, BOX, &boxed, &config(&["/bin/sh"]))?,
     ];
     archive.file("manifest.json", json!(manifest).to_string().as_bytes(), 0o644)?;
     archive.finish()
 }
 
-/// Adds an image of one layer (image-spec v1.2, without compression) and gives its entry in the manifest.
-fn image(archive: &mut Layer, name: &str, layer: &[u8], command: &[&str]) -> Result<Value> {
-    let digest = sha256(layer);
-    let config = json!({
-        "architecture": architecture(), "os": "linux",
-        "config": {"Cmd": command, "Env": ["PATH=/bin"], "WorkingDir": "/"},
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
-    });
-    let config = config.to_string();
-    let (config_file, layer_file) =
-        (format!("{}.json", sha256(config.as_bytes())), format!("{digest}/layer.tar"));
-    archive.file(&config_file, config.as_bytes(), 0o644)?;
-    archive.file(&layer_file, layer, 0o644)?;
-    Ok(json!({"Config": config_file, "RepoTags": [name], "Layers": [layer_file]}))
-}
-
-/// A tar archive in memory, the same bytes for the same content.
-struct Layer(tar::Builder<Vec<u8>>);
-
-impl Layer {
-    fn new() -> Self {
-        Self(tar::Builder::new(Vec::new()))
-    }
-
-    fn file(&mut self, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
-        let mut header = header(tar::EntryType::Regular, mode);
-        header.set_size(bytes.len() as u64);
-        self.0.append_data(&mut header, path, bytes).with_context(|| format!("add {path}"))
-    }
-
-    fn directory(&mut self, path: &str, mode: u32) -> Result<()> {
-        let mut header = header(tar::EntryType::Directory, mode);
-        self.0.append_data(&mut header, path, &[][..]).with_context(|| format!("add {path}"))
-    }
-
-    fn link(&mut self, path: &str, target: &str) -> Result<()> {
-        let mut header = header(tar::EntryType::Symlink, 0o777);
-        self.0.append_link(&mut header, path, target).with_context(|| format!("add {path}"))
-    }
-
-    fn finish(self) -> Result<Vec<u8>> {
-        self.0.into_inner().context("finish an archive")
-    }
-}
-
-fn header(kind: tar::EntryType, mode: u32) -> tar::Header {
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_size(0);
-    header
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// As Go and with it image configurations name it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
+fn config<'c>(command: &'c [&'c str]) -> Config<'c> {
+    Config { command, path: "/bin", user: "" }
 }
 
 /// Whether an ELF program asks for a dynamic loader, which an image of one file has not.
@@ -205,7 +143,10 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
+    use crate::image::sha256;
 
     #[test]
     fn an_archive_names_its_layers_by_their_content() {

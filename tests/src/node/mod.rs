@@ -14,6 +14,7 @@ pub mod pods;
 mod realm;
 mod traces;
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -36,6 +37,7 @@ use crate::tools::NodeTools;
 pub struct Node {
     pod_logs: PathBuf,
     link: Link,
+    tools: NodeTools,
     _port: Port,
     // Dropped in this order. Whoever is our own child is waited for before the realm, which is not gone
     // before that; and a cgroup can be removed when nobody is in it.
@@ -71,7 +73,17 @@ impl Node {
         let place = (&link, &cgroup, &port);
         let kubelet = kubelet::start(&realm, &directory, plane, place, &tools).await?;
         let pod_logs = directory.join("pod-logs");
-        Ok(Self { pod_logs, link, _port: port, scheduler, kubelet, containerd, realm, cgroup })
+        Ok(Self {
+            pod_logs,
+            link,
+            tools,
+            _port: port,
+            scheduler,
+            kubelet,
+            containerd,
+            realm,
+            cgroup,
+        })
     }
 
     /// Its name in the cluster.
@@ -84,6 +96,20 @@ impl Node {
     #[must_use]
     pub fn pod_logs(&self) -> &Path {
         &self.pod_logs
+    }
+
+    /// Its address, which its pods reach.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.link.address()
+    }
+
+    /// Gives its container runtime the images of an archive, as `docker save` writes one.
+    ///
+    /// # Errors
+    /// When the runtime refuses.
+    pub async fn import(&self, archive: &Path) -> Result<()> {
+        containerd::import(&self.realm, &self.tools, archive).await
     }
 
     /// What must be gone after [`Node::stop`].
@@ -109,7 +135,17 @@ impl Node {
     /// # Errors
     /// When something is left.
     pub fn stop(self) -> Result<()> {
-        let Self { pod_logs: _, link, _port, scheduler, kubelet, containerd, realm, cgroup } = self;
+        let Self {
+            pod_logs: _,
+            link,
+            tools: _,
+            _port,
+            scheduler,
+            kubelet,
+            containerd,
+            realm,
+            cgroup,
+        } = self;
         scheduler.kill()?;
         realm.kill();
         kubelet.kill()?;

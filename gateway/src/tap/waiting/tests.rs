@@ -3,7 +3,7 @@
 use std::{
     io,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Condvar, Mutex},
 };
 
 use bytes::Bytes;
@@ -15,13 +15,20 @@ use tokio::time::Instant;
 
 use super::*;
 
-/// Whoever holds the lock stops all writes.
+/// While it is closed, all writes stand still.
 #[derive(Clone, Default)]
-struct Gate(Arc<Mutex<()>>);
+struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
-    fn close(&self) -> MutexGuard<'_, ()> {
-        self.0.lock().expect("nobody panics with it")
+    fn set_closed(&self, closed: bool) {
+        *self.0.0.lock().expect("nobody panics with it") = closed;
+        self.0.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let (closed, opened) = &*self.0;
+        let closed = closed.lock().expect("nobody panics with it");
+        drop(opened.wait_while(closed, |closed| *closed).expect("nobody panics with it"));
     }
 }
 
@@ -67,7 +74,7 @@ impl Disk for StandingDisk {
 
 impl DiskFile for StandingFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        drop(self.0.close());
+        self.0.pass();
         self.1.write_all_at(bytes, offset)
     }
 
@@ -83,6 +90,10 @@ impl DiskFile for StandingFile {
         self.1.set_len(bytes)
     }
 
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.1.allocate(bytes)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.1.sync_data()
     }
@@ -92,7 +103,7 @@ const CHUNK_BYTES: usize = 16 << 10;
 
 fn chunk(exchange: ExchangeId) -> Vec<Record> {
     // Nothing that compression could make small.
-    let data = Bytes::from_iter((0..CHUNK_BYTES).map(|i| (i * i >> 3) as u8));
+    let data = Bytes::from_iter((0..CHUNK_BYTES).map(|i| ((i * i) >> 3) as u8));
     let direction = Direction::Response;
     vec![Record::Chunk(Chunk { exchange, direction, at_us: 0, offset: 0, data })]
 }
@@ -117,13 +128,13 @@ async fn a_recorder_that_stays_behind_is_waited_for_as_long_as_patience_lasts() 
         .expect("a good disk");
     let recorder = store.recorder();
 
-    let closed = gate.close();
+    gate.set_closed(true);
     let began = Instant::now();
     let waited = fill(&recorder).await;
     assert!(matches!(waited, Err(NotRecorded::Behind)), "{waited:?}");
     assert_eq!(began.elapsed().as_secs(), RECORDER_PATIENCE.as_secs());
 
-    drop(closed);
+    gate.set_closed(false);
     // It catches up in real time, which this clock does not see.
     tokio::time::resume();
     append(&recorder, chunk(ExchangeId::new()), Need::Written).await.expect("it works again");

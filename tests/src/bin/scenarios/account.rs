@@ -152,7 +152,7 @@ async fn account_without_ebpf(scene: Rc<Scene>) -> Result<()> {
 }
 
 /// Small and large, both protocols, refused and allowed, on shared and on single connections.
-async fn busy_visit(scene: &Scene, gateway: &rig::gateway::Gateway) -> Result<()> {
+pub(crate) async fn busy_visit(scene: &Scene, gateway: &rig::gateway::Gateway) -> Result<()> {
     scene.plane().namespace("counted").await?;
     for index in 0..20 {
         let data = json!({"text": "x".repeat(20_000)});
@@ -172,7 +172,7 @@ async fn busy_visit(scene: &Scene, gateway: &rig::gateway::Gateway) -> Result<()
     scene.kubectl_ok(&kubeconfig, &["get", "configmaps", "-n", "counted"]).await.map(drop)
 }
 
-async fn all_complete(gateway: &rig::gateway::Gateway) -> Result<()> {
+pub(crate) async fn all_complete(gateway: &rig::gateway::Gateway) -> Result<()> {
     let rows = search_until(gateway, &[], |rows| rows.len() > 20).await?;
     for row in &rows {
         ensure!(row["account"]["state"] == "complete", "{row}");

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use http::Request;
 use rig::client::{Endpoint, Protocol, full, json_request};
 use rig::gateway::{Gateway, Options};
+use rig::recorder::Recorder;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -39,8 +40,7 @@ async fn kill_nine_twenty_times(scene: Rc<Scene>) -> Result<()> {
         load.abort_all();
         while load.join_next().await.is_some() {}
         let recorder = gateway.recorder()?;
-        recorder
-            .verify()
+        sound_but_for_its_end(&recorder)
             .await
             .with_context(|| format!("after kill {kill}, before the restart"))?;
         gateway.resume().await.with_context(|| format!("after kill {kill}"))?;
@@ -65,6 +65,14 @@ async fn kill_nine_twenty_times(scene: Rc<Scene>) -> Result<()> {
     println!("      {} mutations reached the API server; all are recorded", reached.len());
     sessions_are_closed(&gateway).await?;
     same_without_index(&mut gateway).await
+}
+
+/// A write is cut at the end of a page where the kill meets it: the start keeps that aside.
+async fn sound_but_for_its_end(recorder: &Recorder) -> Result<()> {
+    let output = recorder.run(&["verify"]).await?;
+    let torn = output.code == Some(1) && output.stdout.contains("the file ends within the record");
+    ensure!(output.success() || torn, "verify: {output:?}");
+    Ok(())
 }
 
 /// What the API server's own audit log says was asked of it. Its audit ids are our exchanges' ids.

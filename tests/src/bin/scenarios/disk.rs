@@ -7,10 +7,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::{Request, StatusCode};
 use recorder_user::model::{Record, UnrecordedSpan};
 use recorder_user::store::Reader;
-use rig::client::{Protocol, full};
+use rig::client::{Endpoint, Protocol, full};
 use rig::gateway::{Gateway, Options};
 use rig::recorder::Recorder;
 use rig::wait::{Level, until};
@@ -51,6 +52,7 @@ async fn disk_full_and_free_again(scene: Rc<Scene>) -> Result<()> {
     };
     let mut gateway = scene.gateway(&options).await?;
     scene.plane().namespace("full").await?;
+    scene.plane().namespace("noise").await?;
     let bob = scene.as_user(&gateway, "bob").await?;
     bob.json("POST", COLLECTION, &config_map("before")).await?.success()?;
     let path = format!("{COLLECTION}?watch=true");
@@ -62,6 +64,8 @@ async fn disk_full_and_free_again(scene: Rc<Scene>) -> Result<()> {
     }
 
     disk.fill()?;
+    // Not where it is watched: an event that is cut in its midst has no place for ours behind it.
+    use_up_what_was_set_aside(&bob, "/api/v1/namespaces/noise/configmaps").await?;
     scene.plane().config_map("full", "news", &json!({})).await?;
     for watch in &mut watches {
         ends_with(watch, 503, "cannot record").await?;
@@ -224,6 +228,23 @@ fn noise(seed: u64, bytes: usize) -> String {
 
 fn config_map(name: &str) -> serde_json::Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}})
+}
+
+/// A full disk shows only when the segment has no room of its own any more.
+pub(crate) async fn use_up_what_was_set_aside(endpoint: &Endpoint, collection: &str) -> Result<()> {
+    for number in 0..10 {
+        // Hardly to be compressed.
+        let mut noise = vec![0; 600_000];
+        blake3::Hasher::new().update(&[number]).finalize_xof().fill(&mut noise);
+        let mut object = config_map(&format!("noise-{number}"));
+        object["binaryData"] = json!({"noise": BASE64_STANDARD.encode(noise)});
+        // Refused, or cut in the midst of the answer, whose outcome has no room.
+        match endpoint.json("POST", collection, &object).await {
+            Ok(reply) if reply.status != StatusCode::SERVICE_UNAVAILABLE => reply.success()?,
+            Ok(_) | Err(_) => return Ok(()),
+        };
+    }
+    bail!("6 MB were recorded on a full disk")
 }
 
 fn unrecorded(disk: &Path) -> Result<Option<UnrecordedSpan>> {

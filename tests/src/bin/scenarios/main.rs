@@ -23,6 +23,7 @@ mod outage;
 mod passthrough;
 mod player;
 mod policies;
+mod probe;
 mod reads;
 mod record;
 mod retention;
@@ -97,6 +98,7 @@ fn all() -> Vec<runner::Scenario> {
         retention::scenarios(),
         player::scenarios(),
         account::scenarios(),
+        probe::scenarios(),
         times::scenarios(),
         bypass::scenarios(),
         leaks::scenarios(),

@@ -194,4 +194,4 @@ pub(crate) fn deployment(name: &str, replicas: u32) -> Value {
 }
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
-const RECORD_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const RECORD_LIMIT: Duration = Duration::from_secs(10);

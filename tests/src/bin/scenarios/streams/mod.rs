@@ -59,7 +59,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 /// scenarios share: there, deployments have nobody to run their pods.
 pub(crate) struct Cluster {
     // In this order: the node is a client of the plane.
-    node: Node,
+    pub(crate) node: Node,
     pub(crate) plane: ControlPlane,
 }
 

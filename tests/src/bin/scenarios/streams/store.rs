@@ -12,7 +12,7 @@ use rig::websocket::WebSocket;
 use serde_json::{Value, json};
 
 use super::visit::{LIMIT, Visit};
-use crate::disk::SmallDisk;
+use crate::disk::{SmallDisk, use_up_what_was_set_aside};
 use crate::scene::Scene;
 
 const TALK: &str = "while true; do echo talk; sleep 0.2; done";
@@ -39,6 +39,9 @@ pub(super) async fn recorder_fails(scene: Rc<Scene>) -> Result<()> {
     }
 
     disk.fill()?;
+    let alice = scene.as_user(&visit.gateway, "alice").await?;
+    let collection = format!("/api/v1/namespaces/{}/configmaps", visit.namespace);
+    use_up_what_was_set_aside(&alice, &collection).await?;
     for (what, terminal) in &mut running {
         let status = terminal.ended().await.with_context(|| format!("the end of {what}"))?;
         let shown = terminal.shown();

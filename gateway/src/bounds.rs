@@ -83,6 +83,8 @@ pub const LATE_OUTCOMES_MAX: usize = UPGRADES_MAX;
 pub const SESSIONS_MAX: usize = 10_000;
 /// Sessions of one principal, who chooses the tasks: it cannot take all places. Further ones get 429.
 pub const SESSIONS_PER_PRINCIPAL_MAX: usize = 1_000;
+/// Sessions that wait to be told who their client is; further ones are not, and are counted.
+pub const CLIENTS_QUEUE: usize = 4_096;
 /// Sessions that a connection's record names.
 pub const CONNECTION_SESSIONS_MAX: usize = 64;
 /// Exchanges of which a connection's record says where their response ended.

@@ -110,18 +110,25 @@ impl Connection {
         self.peer
     }
 
-    /// Notes that an exchange of this session uses the connection.
-    pub fn carries(&self, session: Option<SessionId>, exchange: ExchangeId, passage: &Passage) {
+    /// Notes that an exchange of this session uses the connection. Gives the session when it is new to it.
+    pub fn carries(
+        &self,
+        session: Option<SessionId>,
+        exchange: ExchangeId,
+        passage: &Passage,
+    ) -> Option<SessionId> {
         self.exchanges.fetch_add(1, Ordering::Relaxed);
         let mut carried = self.carried.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if self.role == Role::Client {
             carried.beginnings.note(passage.beginning(exchange));
         }
-        let Some(session) = session else { return };
-        if carried.sessions.len() < CONNECTION_SESSIONS_MAX && !carried.sessions.contains(&session)
+        let session = session?;
+        if carried.sessions.len() >= CONNECTION_SESSIONS_MAX || carried.sessions.contains(&session)
         {
-            carried.sessions.push(session);
+            return None;
         }
+        carried.sessions.push(session);
+        Some(session)
     }
 
     /// The connection's exchanges.

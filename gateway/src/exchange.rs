@@ -81,11 +81,11 @@ pub async fn serve(
     let long_target = client.take_long_target();
     let mut response = match authorized(&gateway, &request, long_target, &mut draft).await {
         Ok(authorized) => {
-            client.carries(draft.opened.session, draft.id, &draft.passage);
+            joined(&gateway, &client, &draft);
             carry(gateway, request, draft, authorized).await
         }
         Err(refused) => {
-            client.carries(draft.opened.session, draft.id, &draft.passage);
+            joined(&gateway, &client, &draft);
             refuse(&gateway, &client, draft, refused).await
         }
     };
@@ -93,6 +93,13 @@ pub async fn serve(
         upgrade::end_connection(&mut response);
     }
     response
+}
+
+/// The first time that a session comes through a connection its client is looked for.
+fn joined(gateway: &Gateway, client: &Connection, draft: &Draft) {
+    if let Some(session) = client.carries(draft.opened.session, draft.id, &draft.passage) {
+        gateway.bypass.used(session, client.peer());
+    }
 }
 
 impl Draft {

@@ -13,6 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admin::Accesses,
     archiving::Archiving,
+    bypass::Bypass,
     identify::Identifier,
     late::LateOutcomes,
     live::LiveStreams,
@@ -74,6 +75,8 @@ pub struct Gateway {
     pub accesses: Accesses,
     /// The kernel's witness.
     pub witness: Witness,
+    /// What goes round the gateway, and who its clients are.
+    pub bypass: Bypass,
     /// Open sessions.
     pub sessions: Arc<Sessions>,
     /// Upgraded connections.

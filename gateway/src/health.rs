@@ -110,6 +110,7 @@ fn refresh(gateway: &Gateway) {
     gateway.metrics.set_store(&gateway.recorder.health());
     gateway.metrics.set_retention(&gateway.retention.health());
     gateway.metrics.set_witness(&gateway.witness.stats());
+    gateway.metrics.set_bypass(&gateway.bypass.stats());
     gateway.metrics.set_identity(&gateway.identifier.stats(Timestamp::now()));
     gateway.archiving.count(&gateway.metrics);
 }

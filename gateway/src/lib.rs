@@ -12,6 +12,7 @@ pub mod attribute;
 pub mod authorize;
 pub mod body;
 pub mod bounds;
+pub mod bypass;
 pub mod config;
 pub mod connection;
 pub mod exchange;

@@ -18,7 +18,7 @@ mod sync_times;
 use evidence::Evidence;
 use sync_times::SyncTimes;
 
-use crate::identify;
+use crate::{bypass::BypassStats, identify};
 
 /// From 50 µs to 100 s.
 const BUCKETS: [f64; 20] = [
@@ -43,6 +43,10 @@ pub struct Metrics {
     syncs: SyncTimes,
     evidence: Evidence,
     witness: GaugeVec,
+    bypasses: IntCounterVec,
+    bypass_bytes: IntCounterVec,
+    bypasses_open: IntGaugeVec,
+    bypass_events: IntCounterVec,
     identity: GaugeVec,
     pruned_segments: IntCounterVec,
     pruned_bytes: IntCounterVec,
@@ -129,6 +133,33 @@ impl Metrics {
                 &registry,
                 "decklog_witness_state",
                 "The witness: tier (1 to 5, 0 off), self_test (0 or 1), events, lost",
+                &["what"],
+            )?,
+            bypasses: counter(
+                &registry,
+                "decklog_witness_bypass_connections_total",
+                "Connections from this node to an API server that went round the gateway, by verdict: reported, \
+                 allowed. Alert on any that is reported",
+                &["verdict"],
+            )?,
+            bypass_bytes: counter(
+                &registry,
+                "decklog_witness_bypass_bytes_total",
+                "Bytes of such connections that are over, by verdict, sent and received",
+                &["verdict", "direction"],
+            )?,
+            bypasses_open: gauges(
+                &registry,
+                "decklog_witness_bypass_open",
+                "Such connections that are open, by verdict",
+                &["verdict"],
+            )?,
+            bypass_events: counter(
+                &registry,
+                "decklog_witness_bypass_events_total",
+                "What else happened: intruder (a stranger on a socket of the gateway), port (a stranger on its \
+                 port), aggregated (too fast to be recorded one by one), failed (never connected), \
+                 unseen_end, untracked, unrecorded (kept until the store works), clients_dropped, lists_failed",
                 &["what"],
             )?,
             identity: float_gauges(
@@ -291,6 +322,50 @@ impl Metrics {
     pub fn set_witness(&self, stats: &WitnessStats) {
         for (what, value) in stats.gauges() {
             self.witness.with_label_values(&[what]).set(value);
+        }
+    }
+
+    /// Sets what is counted of connections round the gateway.
+    pub fn set_bypass(&self, stats: &BypassStats) {
+        let counts = &stats.bypass;
+        let raise = |counter: &IntCounterVec, labels: &[&str], total: u64| {
+            let counter = counter.with_label_values(labels);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        };
+        for (verdict, connections, open, sent, received) in [
+            (
+                "reported",
+                counts.reported,
+                counts.reported_open,
+                counts.reported_sent_bytes,
+                counts.reported_received_bytes,
+            ),
+            (
+                "allowed",
+                counts.allowed,
+                counts.allowed_open,
+                counts.allowed_sent_bytes,
+                counts.allowed_received_bytes,
+            ),
+        ] {
+            raise(&self.bypasses, &[verdict], connections);
+            raise(&self.bypass_bytes, &[verdict, "sent"], sent);
+            raise(&self.bypass_bytes, &[verdict, "received"], received);
+            let open = i64::try_from(open).unwrap_or(i64::MAX);
+            self.bypasses_open.with_label_values(&[verdict]).set(open);
+        }
+        for (what, total) in [
+            ("intruder", counts.intruders),
+            ("port", counts.ports),
+            ("aggregated", counts.aggregated),
+            ("failed", counts.failed),
+            ("unseen_end", counts.unseen_ends),
+            ("untracked", counts.untracked),
+            ("unrecorded", stats.unrecorded),
+            ("clients_dropped", stats.clients_dropped),
+            ("lists_failed", stats.lists_failed),
+        ] {
+            raise(&self.bypass_events, &[what], total);
         }
     }
 

@@ -21,6 +21,7 @@ use crate::{
     accept, admin,
     archiving::Archiving,
     bounds::{CLOSE_TIMEOUT, DRAIN_TIMEOUT, PROBE_PATIENCE},
+    bypass,
     config::{Config, WitnessMode},
     gateway::{Cluster, Gateway, Wiring},
     health,
@@ -194,6 +195,14 @@ async fn start(
         Arc::new(Sessions::resume(recovered.open_sessions, config.sessions.idle, recorder.clone()));
     let policies = Arc::new(policies);
     let live = LiveStreams::new(Arc::clone(&policies), Arc::clone(&identifier), recorder.clone());
+    let (bypass, watching) = bypass::prepare(&bypass::Needs {
+        config,
+        witness: &witness,
+        recorder: &recorder,
+        late: &late,
+        sessions: &sessions,
+    });
+    tasks.spawn(watching.run(stop.clone()));
     let retention = Arc::new(store.retention(archived_only(config)));
     let gateway = Arc::new(Gateway {
         id: store.gateway_id().to_string(),
@@ -205,6 +214,7 @@ async fn start(
         rows: store.rows(),
         accesses: admin::Accesses::new(config.store.record_access),
         witness,
+        bypass,
         sessions,
         upgrades: Upgrades::new(config.sessions.streams),
         live,

@@ -12,7 +12,7 @@ use std::{
 use recorder_user::{
     model::{
         ExchangeSettled, IncompleteReason, Principal, Record, SessionAccount, SessionChanged,
-        SessionId, SessionKey, SessionOpened, SessionState, SessionTotals, Timestamp,
+        SessionId, SessionKey, SessionKind, SessionOpened, SessionState, SessionTotals, Timestamp,
     },
     store::{AppendError, Recorder, SessionView},
 };
@@ -186,7 +186,9 @@ impl Sessions {
     #[must_use]
     pub fn resume(views: Vec<SessionView>, idle: Duration, recorder: Recorder) -> Self {
         let mut places = HashMap::new();
-        let open = views.into_iter().map(|view| {
+        // What went round the gateway is not resumed: who watches it begins anew.
+        let views = views.into_iter().filter(|view| view.kind == SessionKind::Api);
+        let open = views.map(|view| {
             let principal = (view.principal.issuer.clone(), view.principal.subject.clone());
             let streams = places.entry(principal).or_insert_with(stream_places);
             let session = Session {
@@ -290,6 +292,7 @@ impl Sessions {
             time: session.opened,
             key: session.key.clone(),
             principal: session.principal.clone(),
+            kind: SessionKind::Api,
         }))?;
         if let Some(reason) = *lock(&session.incomplete) {
             let changed = changed(session, SessionState::Incomplete(reason), None);
@@ -309,6 +312,12 @@ impl Sessions {
         drop(incomplete);
         self.change(session, SessionState::Incomplete(reason), None);
         tracing::warn!(session = %session.id, reason = reason.as_str(), "session incomplete");
+    }
+
+    /// The open session with this id.
+    #[must_use]
+    pub fn find(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.open().values().find(|session| session.id == id).cloned()
     }
 
     /// All that are open, in no order.

@@ -69,7 +69,13 @@ pub(crate) fn session(session: SessionId, time: Timestamp) -> Record {
         cluster: "prod".into(),
         task: Some("T-1".into()),
     };
-    Record::SessionOpened(SessionOpened { session, time, key, principal })
+    Record::SessionOpened(SessionOpened {
+        session,
+        time,
+        key,
+        principal,
+        kind: recorder_user::model::SessionKind::Api,
+    })
 }
 
 pub(crate) fn ended(session: SessionId, time: Timestamp) -> Record {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use recorder_user::store::RetentionRules;
 
-use super::{Archive, Cluster, Config, Credential, Issuer, Retention, units};
+use super::{Archive, Cluster, Config, Credential, Issuer, Retention, units, witness};
 
 pub(super) fn text(config: &Config) -> String {
     let keys = &config.authentication.keys;
@@ -36,7 +36,7 @@ pub(super) fn text(config: &Config) -> String {
             },
         },
         "policy": {"access": config.policy.access.display().to_string()},
-        "witness": {"mode": config.witness.as_str(), "probe": config.probe},
+        "witness": witness::masked(config.witness, config.probe.as_deref(), &config.bypass),
         "sessions": {
             "idle": units::duration_text(config.sessions.idle),
             "streamIdle": units::duration_text(config.sessions.streams.idle),

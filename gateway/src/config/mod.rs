@@ -29,6 +29,7 @@ mod problem;
 mod raw;
 mod units;
 mod validate;
+mod witness;
 
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ pub use clusters::{Cluster, Credential, Server};
 pub(crate) use credential::tls_builder;
 pub use credential::{ClusterAccess, LoadCredentialError, TokenSource};
 pub use problem::{LoadConfigError, Problem};
+pub use witness::{Bypass, HostPaths, HostPort};
 
 /// The validated configuration.
 #[derive(Clone, Debug)]
@@ -70,6 +72,8 @@ pub struct Config {
     pub witness: WitnessMode,
     /// The socket of the probe whose programs witness; none where this process loads its own.
     pub probe: Option<PathBuf>,
+    /// What else is looked at on the gateway's node.
+    pub bypass: Bypass,
     /// How sessions end.
     pub sessions: Sessions,
 }

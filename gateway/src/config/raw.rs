@@ -87,11 +87,37 @@ pub(super) struct Policy {
     pub(super) recording: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Witness {
     pub(super) mode: Option<String>,
     pub(super) probe: Option<String>,
+    #[serde(default)]
+    pub(super) endpoints: Vec<String>,
+    #[serde(default)]
+    pub(super) gateway_addresses: Vec<String>,
+    pub(super) watch_clients: Option<bool>,
+    #[serde(default)]
+    pub(super) allow: Vec<Value>,
+    pub(super) host: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WitnessAllow {
+    pub(super) cgroup: Option<String>,
+    pub(super) namespace: Option<String>,
+    pub(super) pod: Option<String>,
+    pub(super) executable: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct WitnessHost {
+    pub(super) proc: Option<String>,
+    pub(super) cgroups: Option<String>,
+    pub(super) pod_logs: Option<String>,
+    pub(super) container_logs: Option<String>,
 }
 
 #[derive(Deserialize)]

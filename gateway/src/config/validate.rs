@@ -1,10 +1,6 @@
 //! From the file's text to a [`Config`], or to all that is wrong with it.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use recorder_user::store::{IndexBackend, RetentionRules, encryption::KeySource};
 use serde_json::{Map, Value};
@@ -13,10 +9,10 @@ use crate::upgrade::Limits;
 
 use super::{
     Admin, Config, Health, LoadConfigError, PolicyDirectories, Retention, ServerTls, Sessions,
-    Store, WitnessMode, archive, authentication,
+    Store, archive, authentication,
     clusters::{self, Environment, readable},
     problem::Problems,
-    raw, units,
+    raw, units, witness,
 };
 
 /// The keys of the file, for the message about one that is none.
@@ -51,7 +47,7 @@ pub(super) fn config(
     let clusters = clusters::validate(take("clusters"), directory, environment, &mut problems);
     let authentication = authentication::validate(take("authentication"), directory, &mut problems);
     let policy = policy(take("policy"), directory, &mut problems);
-    let (witness, probe) = witness(take("witness"), directory, &mut problems);
+    let (witness, probe, bypass) = witness::validate(take("witness"), directory, &mut problems);
     let sessions = self::sessions(take("sessions"), &mut problems);
     for key in sections.keys() {
         problems.add(key.escape_debug(), format!("is not a key of this file; the keys are {KEYS}"));
@@ -78,6 +74,7 @@ pub(super) fn config(
                 policy,
                 witness,
                 probe,
+                bypass,
                 sessions,
             })
         }
@@ -254,29 +251,6 @@ fn policy(
     let access = folder("access", raw.access);
     let recording = raw.recording.map(|value| folder("recording", value));
     Some(PolicyDirectories { access, recording })
-}
-
-fn witness(
-    given: Option<Value>,
-    directory: &Path,
-    problems: &mut Problems,
-) -> (WitnessMode, Option<PathBuf>) {
-    let raw = given.and_then(|value| problems.shape::<raw::Witness>("witness", value));
-    let (mode, probe) = raw.map_or((None, None), |raw| (raw.mode, raw.probe));
-    let mode = match mode.as_deref() {
-        None | Some("auto") => WitnessMode::Auto,
-        Some("ebpf") => WitnessMode::Ebpf,
-        Some("tcp-info") => WitnessMode::TcpInfo,
-        Some("off") => WitnessMode::Off,
-        Some(other) => {
-            problems.add("witness.mode", format!("`{other}` is none of auto, ebpf, tcp-info, off"));
-            WitnessMode::Auto
-        }
-    };
-    if probe.is_some() && matches!(mode, WitnessMode::TcpInfo | WitnessMode::Off) {
-        problems.add("witness.probe", "a probe is for the modes auto and ebpf");
-    }
-    (mode, probe.map(|socket| directory.join(socket)))
 }
 
 fn sessions(given: Option<Value>, problems: &mut Problems) -> Sessions {

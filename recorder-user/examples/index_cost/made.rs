@@ -111,6 +111,7 @@ impl Maker {
                     task: task.clone(),
                 },
                 principal: (**principal).clone(),
+                kind: recorder_user::model::SessionKind::Api,
             })
         })
     }

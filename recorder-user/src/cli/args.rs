@@ -5,8 +5,8 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Parser, Subcommand};
 
 use super::verb_args::{
-    AccessesArgs, ArchiveArgs, ExportArgs, FollowArgs, HoldVerb, KeysVerb, ProbeArgs, PruneArgs,
-    ReplayArgs, SearchArgs, WitnessArgs,
+    AccessesArgs, ArchiveArgs, ExportArgs, FollowArgs, HoldVerb, KeysVerb, LsArgs, ProbeArgs,
+    PruneArgs, ReplayArgs, SearchArgs, WitnessArgs,
 };
 
 /// Shows, replays and checks what agents and people did to Kubernetes through a Decklog gateway.
@@ -51,13 +51,15 @@ pub enum Verb {
     /// List sessions, oldest first.
     #[command(after_help = "\
 EFFECTS counts objects created, modified and deleted. ACCOUNT compares what was recorded with what the
-kernel counted: complete, gap (how much is missing), or unwitnessed (the kernel could not be asked).
+kernel counted: complete, gap (how much is missing), or unwitnessed (the kernel could not be asked); of
+what went round the gateway it says bypass, and how many bytes.
 
 Examples:
   recorder ls
+  recorder ls --kind bypass                                    what went round the gateway
   recorder ls --json | jq 'select(.denied > 0) | .principal.username'
   recorder ls --store /mnt/a/decklog --store /mnt/b/decklog    of two gateways: what they carried together is one session")]
-    Ls(ArchiveArgs),
+    Ls(LsArgs),
     /// Show a session with its exchanges, or one exchange with heads, bodies and evidence.
     #[command(after_help = "\
 Bodies are shown as they were stored: secrets were replaced before they reached the disk, and what was
@@ -134,7 +136,8 @@ Examples:
   recorder search --status 4xx --user-agent helm
   recorder search --resource pods/exec --command 'rm -rf'
   recorder search --uid 0b7f2c1e-5a51-4f0e-9b8e-6f1f0c2f8e11
-  recorder search --session 3f9a --limit 0 --json")]
+  recorder search --session 3f9a --limit 0 --json
+  recorder search --kind bypass --namespace shop        what went round the gateway from pods of shop")]
     Search(Box<SearchArgs>),
     /// Check hash chain and signatures of a store, a bundle, a segment, or one session, exchange or record.
     #[command(after_help = "\

@@ -8,10 +8,10 @@ use serde::Serialize;
 use crate::{
     model::{
         Decision, Effect, ExchangeId, GatewayId, IncompleteReason, ObjectChange, SessionId,
-        SessionTotals, Timestamp, Timing,
+        SessionKind, SessionTotals, Timestamp, Timing,
     },
     replay::Track,
-    store::{AccountRow, EffectCounts, ExchangeRow, SessionKind, SessionView, StateWord},
+    store::{AccountRow, ConnectionRow, EffectCounts, ExchangeRow, SessionView, StateWord},
 };
 
 /// One line of `recorder ls --json`.
@@ -32,6 +32,16 @@ pub(super) struct SessionLine<'a> {
     effects: EffectCounts,
     account: &'a AccountRow,
     totals: &'a SessionTotals,
+    // What the witness saw of a session of kind `bypass`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bypass: Option<&'a ConnectionRow>,
+    // The process behind the first connection from the gateway's own node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<&'a ConnectionRow>,
+    #[serde(skip_serializing_if = "is_zero")]
+    clients: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    other_connections: u64,
     tracks: Vec<TrackLine<'a>>,
 }
 
@@ -84,6 +94,10 @@ impl<'a> SessionLine<'a> {
             denied: view.denied,
             effects: view.effects,
             account: &view.account,
+            bypass: view.seen.as_ref().filter(|_| view.kind == SessionKind::Bypass),
+            client: view.seen.as_ref().filter(|_| view.kind == SessionKind::Api),
+            clients: view.clients,
+            other_connections: view.other_connections,
             totals: &view.totals,
             tracks: tracks.iter().map(TrackLine::from).collect(),
         }
@@ -204,6 +218,6 @@ fn is_false(flag: &bool) -> bool {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]
-fn is_zero(count: &u64) -> bool {
+pub(super) fn is_zero(count: &u64) -> bool {
     *count == 0
 }

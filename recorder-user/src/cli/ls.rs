@@ -5,14 +5,23 @@ use super::{
     json::SessionLine,
     library::Library,
     screen::{Ink, Screen},
-    text, units,
+    seen, text, units,
+    verb_args::KindWord,
 };
-use crate::{model::AccessScope, store::SessionView};
+use crate::{
+    model::{AccessScope, SessionKind},
+    store::SessionView,
+};
 
 /// Lists sessions, oldest first.
-pub(super) fn run(library: Library, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
+pub(super) fn run(
+    library: Library,
+    kind: Option<KindWord>,
+    screen: &mut Screen<'_>,
+) -> Result<Outcome, CliError> {
     library.announce(AccessScope::default())?;
-    let sessions = library.sessions()?;
+    let mut sessions = library.sessions()?;
+    sessions.retain(|whole| kind.is_none_or(|kind| whole.view.kind == kind.session_kind()));
     let is_merged = library.is_merged();
     drop(library);
     if screen.json {
@@ -51,11 +60,18 @@ pub(super) fn run(library: Library, screen: &mut Screen<'_>) -> Result<Outcome, 
 
 fn cells(view: &SessionView) -> Vec<(String, Ink)> {
     let lasted = view.ended.unwrap_or(view.last_activity).micros_since(view.started);
+    let principal = match (view.kind, &view.seen) {
+        (SessionKind::Api, _) => {
+            (text::short(&view.principal.username, NAME_CHARS_MAX), Ink::Plain)
+        }
+        (SessionKind::Bypass, Some(seen)) => (seen::who(&seen.origin), Ink::Bad),
+        (SessionKind::Bypass, None) => ("unknown process".to_owned(), Ink::Bad),
+    };
     let denied = if view.denied > 0 { Ink::Bad } else { Ink::Plain };
     vec![
         (text::short_id(&view.session), Ink::Strong),
         text::state(view),
-        (text::short(&view.principal.username, NAME_CHARS_MAX), Ink::Plain),
+        principal,
         (text::short(&view.cluster, NAME_CHARS_MAX), Ink::Plain),
         (text::short(view.task.as_deref().unwrap_or("-"), NAME_CHARS_MAX), Ink::Plain),
         (units::short_time(view.started), Ink::Plain),
@@ -63,7 +79,7 @@ fn cells(view: &SessionView) -> Vec<(String, Ink)> {
         (view.exchanges.to_string(), Ink::Plain),
         (view.denied.to_string(), denied),
         (text::effects(view.effects), Ink::Plain),
-        text::account(&view.account),
+        text::session_account(view),
     ]
 }
 

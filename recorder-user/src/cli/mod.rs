@@ -33,10 +33,13 @@ mod replay;
 mod replay_json;
 mod screen;
 mod search;
+mod search_bypass;
+mod seen;
 mod session_follow;
 mod show;
 mod show_evidence;
 mod show_json;
+mod show_seen;
 mod show_stream;
 mod source;
 mod stream;
@@ -54,8 +57,8 @@ pub use error::{CliError, Outcome};
 pub use screen::{Ink, Look, Screen, terminal_size};
 pub use verb_args::{
     AccessesArgs, ArchiveArgs, ChannelWord, EffectWord, ExportArgs, FollowArgs, FormatWord,
-    HoldVerb, KeysVerb, ProbeArgs, PruneArgs, ReplayArgs, ScopeWord, SearchArgs, VerdictWord,
-    WitnessArgs,
+    HoldVerb, KeysVerb, KindWord, LsArgs, ProbeArgs, PruneArgs, ReplayArgs, ScopeWord, SearchArgs,
+    VerdictWord, WitnessArgs,
 };
 
 use crate::model::{Through, Timestamp};
@@ -70,9 +73,11 @@ use places::Places;
 pub fn run(cli: &Cli, screen: &mut Screen<'_>) -> Result<Outcome, CliError> {
     use Through::{Files, Socket};
     match &cli.verb {
-        Verb::Ls(archive) => {
-            let places = Places::named(cli, archive, "ls", screen)?;
-            with_rows(&places, "ls", Socket, screen, ls::run)
+        Verb::Ls(args) => {
+            let places = Places::named(cli, &args.archive, "ls", screen)?;
+            with_rows(&places, "ls", Socket, screen, |library, screen| {
+                ls::run(library, args.kind, screen)
+            })
         }
         Verb::Show { id, archive } => {
             let places = Places::named(cli, archive, "show", screen)?;

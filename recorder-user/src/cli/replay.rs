@@ -7,13 +7,14 @@ use super::{
     library::{Found, Library},
     replay_json,
     screen::{Ink, Look, Screen},
+    seen,
     stream::{self, Playing},
     text, units,
     verb_args::ReplayArgs,
     watch,
 };
 use crate::{
-    model::{CapabilityRecord, Ending, StreamRequest, Tier},
+    model::{CapabilityRecord, Ending, SessionKind, StreamRequest, Tier},
     replay::{
         Detail, ObjectHistory, Pace, Player, Summary, Timeline, Track, What, is_stream,
         stream::{command_line, is_log, may_be_stream},
@@ -159,17 +160,21 @@ pub(super) fn header(
 ) -> Vec<String> {
     let (state, ink) = text::state(view);
     let principal = &view.principal;
-    let mut first = format!(
-        "session {}  {} ({})  cluster {}",
-        view.session,
-        look.paint(Ink::Strong, &text::short(&principal.username, 80)),
-        text::short(&principal.issuer, 120),
-        text::short(&view.cluster, 80),
-    );
+    let who = match (view.kind, &view.seen) {
+        (SessionKind::Api, _) => {
+            let username = text::short(&principal.username, 80);
+            let issuer = text::short(&principal.issuer, 120);
+            format!("{} ({issuer})", look.paint(Ink::Strong, &username))
+        }
+        (SessionKind::Bypass, Some(seen)) => look.paint(Ink::Strong, &seen::who(&seen.origin)),
+        (SessionKind::Bypass, None) => "unknown process".to_owned(),
+    };
+    let mut first =
+        format!("session {}  {who}  cluster {}", view.session, text::short(&view.cluster, 80));
     if let Some(task) = &view.task {
         write!(first, "  task {}", text::short(task, 64)).expect("a String takes all text");
     }
-    let (account, account_ink) = text::account(&view.account);
+    let (account, account_ink) = text::session_account(view);
     let mut second = format!(
         "started {} UTC  {}  account {}",
         units::short_time(view.started),
@@ -182,7 +187,18 @@ pub(super) fn header(
     if !remarks.is_empty() {
         write!(second, " ({})", remarks.join("; ")).expect("a String takes all text");
     }
-    vec![first, second]
+    let mut lines = vec![first, second];
+    if let Some(seen) = view.seen.as_ref().filter(|_| view.kind == SessionKind::Api) {
+        let more = match view.clients {
+            0 | 1 => String::new(),
+            clients => format!("  (the first of {clients} connections)"),
+        };
+        lines.push(format!("client  {} {}{more}", seen::who(&seen.origin), seen::row(seen)));
+    }
+    if view.other_connections > 0 {
+        lines.push(format!("        {} other connections meanwhile", view.other_connections));
+    }
+    lines
 }
 
 /// Who wrote what of it, where there are several.

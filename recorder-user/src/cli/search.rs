@@ -5,8 +5,8 @@ use super::{
     json::ExchangeLine,
     library::{self, Library},
     screen::{Ink, Screen},
-    text, units,
-    verb_args::{EffectWord, SearchArgs, VerdictWord},
+    search_bypass, text, units,
+    verb_args::{EffectWord, KindWord, SearchArgs, VerdictWord},
 };
 use crate::{
     model::{Decision, Effect, Timestamp},
@@ -21,6 +21,9 @@ pub(super) fn run(
     now: Timestamp,
     screen: &mut Screen<'_>,
 ) -> Result<Outcome, CliError> {
+    if args.kind == KindWord::Bypass {
+        return search_bypass::run(library, args, now, screen);
+    }
     let mut query = query(&library, args, now)?;
     library.announce(library::scope(&query))?;
     let limit = query.limit;

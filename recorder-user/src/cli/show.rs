@@ -3,19 +3,22 @@
 use super::{
     CliError, Outcome, escape,
     json::{ExchangeLine, SessionLine},
-    library::{Found, Library},
+    library::{Found, Library, failed},
     replay,
     screen::{Ink, Look, Screen},
     show_evidence as evidence,
     show_json::{ExchangeShown, SessionShown},
+    show_seen,
     show_stream::StreamLoaded,
     text, units,
 };
 use crate::{
-    model::{BodyFacts, Direction, ExchangeEnd, ExchangeOpened, Principal, TokenFacts},
+    model::{
+        BodyFacts, Direction, ExchangeEnd, ExchangeOpened, Principal, SessionKind, TokenFacts,
+    },
     replay::{
-        BODY_BYTES_MAX, Form, WholeSession, assemble, indent_json, is_stream, readable,
-        stream::may_be_stream, watch_frames,
+        BODY_BYTES_MAX, Connections, Form, WholeSession, assemble, connections, indent_json,
+        is_stream, readable, stream::may_be_stream, watch_frames,
     },
     store::{ExchangeRecords, ExchangeRow, Query, SessionView},
 };
@@ -42,13 +45,26 @@ fn session(
     let query = Query { session: Some(view.session), ..Query::default() };
     let rows = library.search(&query)?;
     let witness = library.witness_before(view.first);
+    let readers: Vec<_> =
+        tracks.iter().map(|track| (library.reader(track.view.first), &track.view)).collect();
     let gateways: Vec<_> = rows.iter().map(|row| library.gateway(row.first)).collect();
     drop(library);
+    let mut seen = Connections::default();
+    for (reader, track) in readers {
+        let directory = reader.directory().to_owned();
+        let read = connections(&reader, track, &mut seen);
+        read.map_err(|error| failed("read the connections in", &directory, error))?;
+    }
     if screen.json {
         let lines = rows.iter().zip(gateways);
         let lines = lines.map(|(row, gateway)| ExchangeLine::from(row).by(gateway));
         let (session, exchange_rows) = (SessionLine::new(view, tracks), lines.collect());
-        screen.object(&SessionShown { session, exchange_rows })?;
+        screen.object(&SessionShown {
+            session,
+            exchange_rows,
+            connections: &seen.seen,
+            connections_left_out: seen.left_out,
+        })?;
         return Ok(());
     }
     for line in replay::header(view, witness.as_ref(), screen.look) {
@@ -57,6 +73,9 @@ fn session(
     let principal = &view.principal;
     for line in replay::tracks(tracks) {
         screen.line(&line)?;
+    }
+    if view.kind == SessionKind::Bypass {
+        return show_seen::print(view, &seen, screen);
     }
     screen.line(&format!("subject {}", text::short(&principal.subject, 120)))?;
     if !principal.groups.is_empty() {
@@ -75,7 +94,7 @@ fn session(
         }
     }
     screen.table(&header, table)?;
-    Ok(())
+    show_seen::print(view, &seen, screen)
 }
 
 fn cells(view: &SessionView, row: &ExchangeRow) -> Vec<(String, Ink)> {

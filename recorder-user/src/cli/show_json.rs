@@ -5,14 +5,14 @@ use serde::Serialize;
 
 use super::{
     frame_json::FrameShown,
-    json::{ExchangeLine, SessionLine},
+    json::{ExchangeLine, SessionLine, is_zero},
     show::body_facts,
     show_stream::{StreamLoaded, StreamShown},
 };
 use crate::{
     model::{
-        Account, BodyFacts, Command, Direction, Ending, ExchangeEnd, MicrosSince, Principal,
-        Refusal, RequestHead, RequestInfo, ResponseHead, Spent, TokenFacts, Verdict,
+        Account, BodyFacts, Command, ConnectionSeen, Direction, Ending, ExchangeEnd, MicrosSince,
+        Principal, Refusal, RequestHead, RequestInfo, ResponseHead, Spent, TokenFacts, Verdict,
     },
     replay::{BODY_BYTES_MAX, Form, Frame, Frames, assemble, is_stream, readable, watch_frames},
     store::{ExchangeRecords, ExchangeRow},
@@ -26,6 +26,11 @@ pub(super) struct SessionShown<'a> {
     #[serde(flatten)]
     pub(super) session: SessionLine<'a>,
     pub(super) exchange_rows: Vec<ExchangeLine<'a>>,
+    // What the witness recorded with the session.
+    #[serde(skip_serializing_if = "<[ConnectionSeen]>::is_empty")]
+    pub(super) connections: &'a [ConnectionSeen],
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) connections_left_out: u64,
 }
 
 /// `recorder show EXCHANGE --json`: the exchange as `search` lists it, and all the rest.

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     model::{
         AccountState, Change, Decision, Direction, Effect, Ending, Gap, GapStep, GatewayId,
-        IncompleteReason, ObjectChange,
+        IncompleteReason, ObjectChange, SessionKind,
     },
     replay::{
         Frame, Frames, Track, is_refused,
@@ -64,6 +64,17 @@ pub(super) fn account(account: &AccountRow) -> (String, Ink) {
         AccountState::Gap => (format!("gap {}", units::bytes(account.gap_bytes)), Ink::Bad),
         AccountState::Unwitnessed => ("unwitnessed".into(), Ink::Warn),
     }
+}
+
+/// As [`account`] of all that a session did; `bypass 4.5 KiB` of what went round the gateway.
+pub(super) fn session_account(view: &SessionView) -> (String, Ink) {
+    if view.kind == SessionKind::Api {
+        return account(&view.account);
+    }
+    let bytes = view.seen.as_ref().map_or(0, |seen| {
+        seen.sent_bytes.unwrap_or(0).saturating_add(seen.received_bytes.unwrap_or(0))
+    });
+    (format!("bypass {}", units::bytes(bytes)), Ink::Bad)
 }
 
 /// `2 created, 1 deleted`; `-` when nothing was changed.

@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::units::{When, parse_duration, parse_size, parse_speed, parse_when};
+use crate::model::SessionKind;
 
 /// An archive that is read too.
 #[derive(Args, Clone, Debug, Default)]
@@ -16,6 +17,17 @@ pub struct ArchiveArgs {
     /// Keep what was fetched here, and fetch only what is new; a directory for one archive.
     #[arg(long, value_name = "DIR", requires = "archive")]
     pub archive_cache: Option<PathBuf>,
+}
+
+/// What `ls` takes.
+#[derive(Args, Clone, Debug)]
+pub struct LsArgs {
+    /// Only what came through the gateway (api), or went round it (bypass).
+    #[arg(long, value_enum)]
+    pub kind: Option<KindWord>,
+    /// What else is listed.
+    #[command(flatten)]
+    pub archive: ArchiveArgs,
 }
 
 /// What `probe` takes.
@@ -190,6 +202,10 @@ pub enum ChannelWord {
 /// What `search` takes.
 #[derive(Args, Debug)]
 pub struct SearchArgs {
+    /// Exchanges (api), or connections that went round the gateway (bypass). Of those only --session, --cluster,
+    /// --namespace and --name (of the pod), --command (part of the process's name), times and limits can be asked.
+    #[arg(long, value_enum, default_value = "api")]
+    pub kind: KindWord,
     /// In this session.
     #[arg(long, value_name = "ID")]
     pub session: Option<String>,
@@ -250,6 +266,24 @@ pub struct SearchArgs {
     /// What else is searched.
     #[command(flatten)]
     pub archive: ArchiveArgs,
+}
+
+/// The word of a session's kind, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KindWord {
+    /// Through the gateway.
+    Api,
+    /// Round the gateway.
+    Bypass,
+}
+
+impl KindWord {
+    pub(super) const fn session_kind(self) -> SessionKind {
+        match self {
+            Self::Api => SessionKind::Api,
+            Self::Bypass => SessionKind::Bypass,
+        }
+    }
 }
 
 /// The verdict's word, as typed.

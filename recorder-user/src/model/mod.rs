@@ -12,6 +12,7 @@ mod hold;
 mod id;
 mod record;
 mod request;
+mod seen;
 mod session;
 mod span;
 mod stream;
@@ -36,9 +37,10 @@ pub use record::{
     Record, UnrecordedSpan,
 };
 pub use request::{RequestHead, RequestInfo, ResponseHead};
+pub use seen::{ConnectionSeen, Origin, PodFacts, ProcessFacts, Relation, SeenBy};
 pub use session::{
-    IncompleteReason, Principal, SessionAccount, SessionChanged, SessionKey, SessionOpened,
-    SessionState, SessionTotals, TokenFacts,
+    IncompleteReason, Principal, SessionAccount, SessionChanged, SessionKey, SessionKind,
+    SessionOpened, SessionState, SessionTotals, TokenFacts,
 };
 pub use span::{ExchangeEnd, ExchangeSpan, Spent};
 pub use stream::{StreamFacts, StreamKind, StreamRequest};

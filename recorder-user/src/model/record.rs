@@ -7,9 +7,9 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Account, CapabilityRecord, ExchangeEnd, ExchangeId, ExchangeOpened, ExchangeSettled, GatewayId,
-    HoldChanged, MicrosSince, RecordingRead, RequestEnded, ResponseStarted, SessionChanged,
-    SessionOpened, SocketEvidence, Timestamp, WitnessChanged,
+    Account, CapabilityRecord, ConnectionSeen, ExchangeEnd, ExchangeId, ExchangeOpened,
+    ExchangeSettled, GatewayId, HoldChanged, MicrosSince, RecordingRead, RequestEnded,
+    ResponseStarted, SessionChanged, SessionOpened, SocketEvidence, Timestamp, WitnessChanged,
 };
 
 /// Which way bytes flow: `request` from the client to the API server, `response` back.
@@ -53,6 +53,8 @@ impl Kind {
     pub const RECORDING_READ: Self = Self(12);
     /// The witness lost something, or sees again.
     pub const WITNESS_CHANGED: Self = Self(13);
+    /// A connection that is not the gateway's, as the witness saw it.
+    pub const CONNECTION_SEEN: Self = Self(14);
     /// A signed checkpoint of the chain.
     pub const CHECKPOINT: Self = Self(64);
     /// The end of a segment: totals and final hash.
@@ -181,6 +183,8 @@ pub enum Record {
     RecordingRead(Box<RecordingRead>),
     /// See [`WitnessChanged`].
     WitnessChanged(WitnessChanged),
+    /// See [`ConnectionSeen`].
+    ConnectionSeen(Box<ConnectionSeen>),
     /// A kind that this version does not know, or that it only reserves.
     Unknown {
         /// Its code.
@@ -232,6 +236,7 @@ impl Record {
             Self::HoldChanged(_) => Kind::HOLD_CHANGED,
             Self::RecordingRead(_) => Kind::RECORDING_READ,
             Self::WitnessChanged(_) => Kind::WITNESS_CHANGED,
+            Self::ConnectionSeen(_) => Kind::CONNECTION_SEEN,
             Self::Unknown { kind, .. } => *kind,
         }
     }
@@ -262,6 +267,7 @@ impl Record {
             Self::HoldChanged(record) => json(out, record),
             Self::RecordingRead(record) => json(out, record),
             Self::WitnessChanged(record) => json(out, record),
+            Self::ConnectionSeen(record) => json(out, record),
             Self::Unknown { payload, .. } => out.put_slice(payload),
         }
     }
@@ -287,6 +293,7 @@ impl Record {
             Kind::HOLD_CHANGED => Self::HoldChanged(parse(&payload).map_err(bad)?),
             Kind::RECORDING_READ => Self::RecordingRead(parse(&payload).map_err(bad)?),
             Kind::WITNESS_CHANGED => Self::WitnessChanged(parse(&payload).map_err(bad)?),
+            Kind::CONNECTION_SEEN => Self::ConnectionSeen(parse(&payload).map_err(bad)?),
             kind => Self::Unknown { kind, payload },
         })
     }
@@ -371,6 +378,13 @@ mod tests {
             lost: 0,
             detail: "sock_send_length".into(),
         }));
+        round_trip(Record::ConnectionSeen(Box::new(ConnectionSeen {
+            session: crate::model::SessionId::new(),
+            relation: crate::model::Relation::Egress,
+            remote: Some("10.0.0.1:6443".into()),
+            sent_bytes: Some(7),
+            ..ConnectionSeen::default()
+        })));
         round_trip(Record::Unknown { kind: Kind(999), payload: Bytes::from_static(b"later") });
     }
 

@@ -63,8 +63,38 @@ pub struct SessionOpened {
     pub time: Timestamp,
     /// What groups its exchanges.
     pub key: SessionKey,
-    /// Who acts.
+    /// Who acts; of a session of kind `bypass` nobody is known by name.
     pub principal: Principal,
+    /// How what it does came to be known.
+    #[serde(default, skip_serializing_if = "SessionKind::is_api")]
+    pub kind: SessionKind,
+}
+
+/// How what a session did came to be known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionKind {
+    /// Through the gateway.
+    #[default]
+    Api,
+    /// Round the gateway; seen by the witness alone.
+    Bypass,
+}
+
+impl SessionKind {
+    /// The word as written in listings.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Bypass => "bypass",
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]
+    const fn is_api(&self) -> bool {
+        matches!(self, Self::Api)
+    }
 }
 
 /// A session's state after this instant.

@@ -5,6 +5,7 @@
 //! a decoder does not understand is shown as what it is, never dropped without a word.
 
 mod body;
+mod connections;
 mod frames;
 mod load;
 mod player;
@@ -16,6 +17,7 @@ mod visible;
 pub use body::{
     Assembled, BODY_BYTES_MAX, Form, INFLATED_BYTES_MAX, Readable, assemble, indent_json, readable,
 };
+pub use connections::{CONNECTIONS_MAX, Connections, connections};
 pub use frames::{FRAMES_MAX, Frame, Frames, WatchDecoder, watch_frames};
 pub use load::{LoadError, Recorded, load};
 pub use player::{Pace, Player, Timed};

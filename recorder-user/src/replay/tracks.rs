@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    model::{AccountState, GatewayId, SessionId, SessionKey, Timestamp},
-    store::{AccountRow, SessionKind, SessionView, StateWord},
+    model::{AccountState, GatewayId, SessionId, SessionKey, SessionKind, Timestamp},
+    store::{AccountRow, SessionView, StateWord},
 };
 
 /// What one gateway wrote of a session.
@@ -119,6 +119,11 @@ fn take_in(view: &mut SessionView, other: &SessionView) {
     view.effects.created += other.effects.created;
     view.effects.modified += other.effects.modified;
     view.effects.deleted += other.effects.deleted;
+    view.clients += other.clients;
+    view.other_connections += other.other_connections;
+    if view.seen.is_none() {
+        view.seen.clone_from(&other.seen);
+    }
     view.totals.add(&other.totals);
     take_in_account(&mut view.account, &other.account);
 }
@@ -169,6 +174,10 @@ mod tests {
             },
             totals: SessionTotals { complete: 2, request_bytes: 10, ..SessionTotals::default() },
             first: Position { segment: SegmentId::new(), offset: 0 },
+            seen: None,
+            clients: 0,
+            other_connections: 0,
+            seen_last: None,
         };
         Track { gateway: Some(gateway), view }
     }

@@ -253,6 +253,7 @@ fn whose(
         Record::SessionOpened(opened) => opened.session == session,
         Record::SessionChanged(changed) => changed.session == session,
         Record::ConnectionClosed(closed) => closed.sessions.contains(&session),
+        Record::ConnectionSeen(seen) => seen.session == session,
         Record::ExchangeOpened(opened) if opened.session == Some(session) => {
             exchanges.insert(opened.exchange)
         }

@@ -7,14 +7,15 @@ use serde::{Deserialize, Serialize};
 use super::{
     clip::{clip, clip_list, clip_objects},
     rows::{
-        AccountRow, EffectCounts, ExchangeRow, Position, PrincipalRow, RefusalRow, SessionKind,
+        AccountRow, ConnectionRow, EffectCounts, ExchangeRow, Position, PrincipalRow, RefusalRow,
         SessionView, StateWord,
     },
 };
 use crate::model::{
-    Account, AccountState, Change, ConnectionClosed, Decision, Effect, Ending, ExchangeId,
-    ExchangeOpened, ExchangeSettled, IncompleteReason, MicrosSince, ObjectChange, Record,
-    SessionChanged, SessionId, SessionOpened, SessionState, SessionTotals, Timestamp, Timing,
+    Account, AccountState, Change, ConnectionClosed, ConnectionSeen, Decision, Effect, Ending,
+    ExchangeId, ExchangeOpened, ExchangeSettled, IncompleteReason, MicrosSince, ObjectChange,
+    Origin, PodFacts, ProcessFacts, Record, Relation, SessionChanged, SessionId, SessionKind,
+    SessionOpened, SessionState, SessionTotals, Timestamp, Timing,
 };
 
 /// A session's row and what the fold needs to go on with it.
@@ -84,6 +85,7 @@ impl Fold {
             }
             Record::ExchangeSettled(settled) => self.exchange_settled(rows, at, settled),
             Record::ConnectionClosed(closed) => connection_closed(rows, closed),
+            Record::ConnectionSeen(seen) => connection_seen(rows, at, seen),
             Record::GatewayStopped(_)
             | Record::UnrecordedSpan(_)
             | Record::HoldChanged(_)
@@ -158,7 +160,7 @@ fn session_opened(rows: &mut impl Rows, at: Position, opened: &SessionOpened) {
         return;
     }
     let principal = &opened.principal;
-    let (groups, groups_omitted) = clip_list(&principal.groups, 256, 768);
+    let (groups, groups_omitted) = clip_list(&principal.groups, 256, 384);
     rows.add_session(SessionEntry {
         view: SessionView {
             session: opened.session,
@@ -166,7 +168,7 @@ fn session_opened(rows: &mut impl Rows, at: Position, opened: &SessionOpened) {
             reason: None,
             cluster: clip(&opened.key.cluster, 96),
             task: opened.key.task.as_deref().map(|task| clip(task, 96)),
-            kind: SessionKind::Api,
+            kind: opened.kind,
             principal: PrincipalRow {
                 issuer: clip(&opened.key.issuer, 512),
                 subject: clip(&opened.key.subject, 512),
@@ -183,11 +185,23 @@ fn session_opened(rows: &mut impl Rows, at: Position, opened: &SessionOpened) {
             account: AccountRow {
                 state: AccountState::Unwitnessed,
                 gap_bytes: 0,
-                reason: Some("nothing was accounted for yet".into()),
+                reason: Some(
+                    match opened.kind {
+                        SessionKind::Api => "nothing was accounted for yet",
+                        SessionKind::Bypass => {
+                            "it went round the gateway: its content is not known"
+                        }
+                    }
+                    .into(),
+                ),
                 kernel_verified: false,
             },
             totals: SessionTotals::default(),
             first: at,
+            seen: None,
+            clients: 0,
+            other_connections: 0,
+            seen_last: None,
         },
         unsettled: 0,
         accounted: 0,
@@ -226,6 +240,62 @@ fn connection_closed(rows: &mut impl Rows, closed: &ConnectionClosed) {
             entry.connection_gap_bytes += closed.account.gap_bytes;
             merge(entry, &closed.account);
         }
+    }
+}
+
+fn connection_seen(rows: &mut impl Rows, at: Position, record: &ConnectionSeen) {
+    let Some(entry) = rows.session(record.session) else { return };
+    let view = &mut entry.view;
+    let first = u64::from(!record.again) * record.connections;
+    match record.relation {
+        Relation::Direct | Relation::Intruder | Relation::Port => {
+            view.seen = Some(connection_row(record));
+        }
+        Relation::Client => {
+            view.clients += first;
+            if view.seen.is_none() {
+                view.seen = Some(connection_row(record));
+            }
+        }
+        Relation::Egress => view.other_connections += first,
+    }
+    view.seen_last = Some(at);
+    seen(entry, record.ended.unwrap_or(record.time));
+}
+
+fn connection_row(record: &ConnectionSeen) -> ConnectionRow {
+    let ConnectionSeen { origin, .. } = record;
+    // Beside a principal there is little room: its records have all of it.
+    let is_client = record.relation == Relation::Client;
+    let text = |text: &Option<String>, alone, beside| match if is_client { beside } else { alone } {
+        0 => None,
+        bytes_max => text.as_deref().map(|text| clip(text, bytes_max)),
+    };
+    ConnectionRow {
+        relation: record.relation,
+        origin: Origin {
+            process: ProcessFacts {
+                pid: origin.process.pid,
+                comm: clip(&origin.process.comm, 24),
+                executable: text(&origin.process.executable, 256, 64),
+                started: origin.process.started,
+                uid: origin.process.uid,
+            },
+            cgroup_id: origin.cgroup_id,
+            cgroup: text(&origin.cgroup, 512, 0),
+            pod: origin.pod.as_ref().map(|pod| PodFacts {
+                uid: clip(&pod.uid, 40),
+                namespace: text(&pod.namespace, 64, 48),
+                name: text(&pod.name, 256, 64),
+                container: text(&pod.container, 64, 32),
+                container_id: text(&pod.container_id, 64, 0),
+            }),
+        },
+        local: text(&record.local, 56, 48),
+        remote: text(&record.remote, 56, 0),
+        sent_bytes: record.sent_bytes,
+        received_bytes: record.received_bytes,
+        connections: record.connections,
     }
 }
 

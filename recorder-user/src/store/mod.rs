@@ -84,8 +84,8 @@ pub use retention::{
     preview,
 };
 pub use rows::{
-    AccountRow, EffectCounts, ExchangeRow, ParseStatusFilterError, Position, PrincipalRow, Query,
-    RefusalRow, SessionKind, SessionView, StateWord, StatusFilter,
+    AccountRow, ConnectionRow, EffectCounts, ExchangeRow, ParseStatusFilterError, Position,
+    PrincipalRow, Query, RefusalRow, SessionView, StateWord, StatusFilter,
 };
 pub use scan::{BadRecord, ScanError};
 pub use source::RowSource;

@@ -318,6 +318,7 @@ fn weigh(record: &Record) -> Result<usize, AppendError> {
             1024 + head.map_or(0, |head| head.target.len() * 2 + headers(&head.headers))
         }
         Record::ResponseStarted(started) => headers(&started.head.headers),
+        Record::ConnectionSeen(_) => 1024,
         Record::ExchangeSettled(settled) => 1024 + settled.objects.len() * 256,
         _ => 512,
     };

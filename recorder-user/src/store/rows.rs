@@ -12,8 +12,9 @@ use super::{
     reader::{ExchangeEnds, ReadError},
 };
 use crate::model::{
-    AccountState, Decision, Effect, Ending, ExchangeId, IncompleteReason, ObjectChange, SegmentId,
-    SessionId, SessionKey, SessionState, SessionTotals, Timestamp, Timing,
+    AccountState, Decision, Effect, Ending, ExchangeId, IncompleteReason, ObjectChange, Origin,
+    Relation, SegmentId, SessionId, SessionKey, SessionKind, SessionState, SessionTotals,
+    Timestamp, Timing,
 };
 
 /// The most bytes of JSON that a row has: the index takes no larger value, and adds some bytes of its own.
@@ -56,28 +57,6 @@ impl StateWord {
             Self::Open => "open",
             Self::Ended => "ended",
             Self::Incomplete => "incomplete",
-        }
-    }
-}
-
-/// How what a session did came to be known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SessionKind {
-    /// Through the gateway.
-    #[default]
-    Api,
-    /// Round the gateway; seen by the witness alone.
-    Bypass,
-}
-
-impl SessionKind {
-    /// The word as written in listings.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Api => "api",
-            Self::Bypass => "bypass",
         }
     }
 }
@@ -164,6 +143,39 @@ pub struct SessionView {
     pub totals: SessionTotals,
     /// Where it was opened.
     pub first: Position,
+    /// Of kind `bypass` what the witness saw of it; else the first process that was its client, where that
+    /// is on the gateway's node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<ConnectionRow>,
+    /// How many connections of clients on the gateway's node it came through.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub clients: u64,
+    /// How many other connections its clients' cgroups opened meanwhile, where that is watched.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub other_connections: u64,
+    /// Where the last record of such connections is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_last: Option<Position>,
+}
+
+/// A connection that is not the gateway's, as far as a listing shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionRow {
+    /// What it is to the session.
+    pub relation: Relation,
+    /// Who opened it; long texts are cut.
+    pub origin: Origin,
+    /// Address and port of this end.
+    pub local: Option<String>,
+    /// Address and port of the other end.
+    pub remote: Option<String>,
+    /// Bytes that the process sent; null when nobody counted.
+    pub sent_bytes: Option<u64>,
+    /// Bytes that the process received; null when nobody counted.
+    pub received_bytes: Option<u64>,
+    /// How many connections this stands for.
+    pub connections: u64,
 }
 
 impl SessionView {

@@ -42,6 +42,13 @@ pub(super) fn counted(fd: BorrowedFd<'_>) -> io::Result<Counted> {
     Ok(info.counted(unread))
 }
 
+/// Bytes sent and received (also those that nobody has read yet) by a `struct tcp_info` that the kernel gave; none
+/// where it does not count.
+pub(super) fn totals(bytes: &[u8]) -> Option<(u64, u64)> {
+    let info = Info::parse(bytes)?;
+    Some((info.sent_bytes(), info.received_bytes()))
+}
+
 const ATTEMPTS: u32 = 8;
 
 /// The fields of `struct tcp_info` used here.

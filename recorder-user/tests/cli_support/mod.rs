@@ -408,7 +408,13 @@ pub(crate) fn opened(number: u8, principal: Principal, task: Option<&str>) -> Re
         cluster: "prod".into(),
         task,
     };
-    Record::SessionOpened(SessionOpened { session: session(number), time: START, key, principal })
+    Record::SessionOpened(SessionOpened {
+        session: session(number),
+        time: START,
+        key,
+        principal,
+        kind: recorder_user::model::SessionKind::Api,
+    })
 }
 
 pub(crate) const ADDED: &[u8] = br#"{"type":"ADDED","object":{"kind":"Pod","apiVersion":"v1","metadata":{"name":"web-0","namespace":"shop","uid":"pod-uid","resourceVersion":"7"}}}

@@ -184,6 +184,7 @@ fn record(n: u64, chance: &mut Chance) -> Record {
                 task: None,
             },
             principal: Principal::default(),
+            kind: recorder_user::model::SessionKind::Api,
         });
     }
     let length = if chance.one_in(4) { chance.index(3000) } else { chance.index(200) };

@@ -93,6 +93,7 @@ pub(crate) fn session_opened(session: SessionId) -> Record {
             task: Some("T-1".into()),
         },
         principal,
+        kind: recorder_user::model::SessionKind::Api,
     })
 }
 

@@ -1,4 +1,4 @@
-//! The cgroup below which a node's pods live, in every hierarchy of the machine.
+//! The cgroup below which a node's kubelet and pods live, in every hierarchy of the machine.
 //!
 //! Cgroups are shared by all of the machine, whatever namespaces there are, and outlive who made them. So
 //! each node takes the first name of a small number that nobody holds: the lock is on the cgroup's own
@@ -65,6 +65,17 @@ impl Cgroup {
     /// Its directory in each hierarchy.
     pub(super) fn directories(&self) -> &[PathBuf] {
         &self.directories
+    }
+
+    /// Moves a process into a cgroup of its own below this one.
+    pub(super) fn put(&self, name: &str, process: u32) -> Result<()> {
+        for directory in &self.directories {
+            let own = directory.join(name);
+            make_below(directory, &own).with_context(|| format!("make {}", own.display()))?;
+            fs::write(own.join("cgroup.procs"), process.to_string())
+                .with_context(|| format!("move {process} to {}", own.display()))?;
+        }
+        Ok(())
     }
 
     /// Removes it everywhere; its processes must have ended.
@@ -144,6 +155,10 @@ fn make(root: &Path, directory: &Path) -> Result<()> {
                 .with_context(|| format!("hand down {controller}"))?;
         }
     }
+    make_below(root, directory)
+}
+
+fn make_below(root: &Path, directory: &Path) -> Result<()> {
     make_directory(directory)?;
     // v1: a new cpuset is empty, and nothing could run in it.
     for file in ["cpuset.cpus", "cpuset.mems"] {

@@ -18,6 +18,9 @@ use crate::process::{Process, tail};
 use crate::tools::NodeTools;
 use crate::wait::{Level, until};
 
+/// Its cgroup's name, below the node's.
+const CGROUP: &str = "kubelet.service";
+
 /// Starts it; its node is ready for pods when this returns.
 pub(super) async fn start(
     realm: &Realm,
@@ -46,6 +49,8 @@ pub(super) async fn start(
         .arg(format!("--node-ip={}", link.address()));
     let log = directory.join("kubelet.log");
     let mut process = realm.start("kubelet", command, &log)?;
+    // As systemd does it, so that what it does is told from what others of the host do.
+    cgroup.put(CGROUP, process.id())?;
     until("the node is ready", READY_LIMIT, async || {
         process.check()?;
         let reply = plane.admin().get(&format!("/api/v1/nodes/{name}")).await?;

@@ -15,7 +15,7 @@ mod realm;
 mod traces;
 
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -35,6 +35,7 @@ use crate::tools::NodeTools;
 /// A node of a control plane; it and all that ran on it is gone when this is dropped.
 #[derive(Debug)]
 pub struct Node {
+    pod_logs: PathBuf,
     link: Link,
     tools: NodeTools,
     _port: Port,
@@ -71,13 +72,30 @@ impl Node {
             containerd::start(&realm, &directory, &link, (&tools, &distribution), &images).await?;
         let place = (&link, &cgroup, &port);
         let kubelet = kubelet::start(&realm, &directory, plane, place, &tools).await?;
-        Ok(Self { link, tools, _port: port, scheduler, kubelet, containerd, realm, cgroup })
+        let pod_logs = directory.join("pod-logs");
+        Ok(Self {
+            pod_logs,
+            link,
+            tools,
+            _port: port,
+            scheduler,
+            kubelet,
+            containerd,
+            realm,
+            cgroup,
+        })
     }
 
     /// Its name in the cluster.
     #[must_use]
     pub fn name(&self) -> String {
         self.link.name()
+    }
+
+    /// Where the kubelet keeps the logs of pods.
+    #[must_use]
+    pub fn pod_logs(&self) -> &Path {
+        &self.pod_logs
     }
 
     /// Its address, which its pods reach.
@@ -117,7 +135,17 @@ impl Node {
     /// # Errors
     /// When something is left.
     pub fn stop(self) -> Result<()> {
-        let Self { link, tools: _, _port, scheduler, kubelet, containerd, realm, cgroup } = self;
+        let Self {
+            pod_logs: _,
+            link,
+            tools: _,
+            _port,
+            scheduler,
+            kubelet,
+            containerd,
+            realm,
+            cgroup,
+        } = self;
         scheduler.kill()?;
         realm.kill();
         kubelet.kill()?;

@@ -30,6 +30,7 @@ fn opened_session(session: SessionId, text: &str) -> Record {
             groups,
             ..Principal::default()
         },
+        kind: crate::model::SessionKind::Api,
     })
 }
 
@@ -205,7 +206,96 @@ fn the_first_reason_stays_and_a_session_may_go_on() {
     assert_eq!(view.ended, ended);
 }
 
+fn bypassed(session: SessionId) -> Record {
+    let Record::SessionOpened(opened) = opened_session(session, "") else { unreachable!() };
+    Record::SessionOpened(SessionOpened { kind: SessionKind::Bypass, ..opened })
+}
+
+fn seen_as(session: SessionId, relation: Relation, sent: u64, again: bool) -> Record {
+    Record::ConnectionSeen(Box::new(ConnectionSeen {
+        session,
+        relation,
+        again,
+        time: Timestamp::from_micros(9),
+        sent_bytes: Some(sent),
+        connections: 1,
+        ..ConnectionSeen::default()
+    }))
+}
+
+#[test]
+fn what_went_round_the_gateway_shows_what_was_last_seen_of_it() {
+    let session = SessionId::new();
+    let records = [
+        bypassed(session),
+        seen_as(session, Relation::Direct, 1, false),
+        seen_as(session, Relation::Direct, 2, true),
+    ];
+    let view = &folded(&records).sessions[&session].view;
+    assert_eq!((view.kind, view.exchanges), (SessionKind::Bypass, 0));
+    assert_eq!(view.seen.as_ref().and_then(|seen| seen.sent_bytes), Some(2));
+    assert_eq!((view.seen_last, view.last_activity), (Some(at(2)), Timestamp::from_micros(9)));
+}
+
+#[test]
+fn a_session_shows_its_first_client_and_counts_the_rest() {
+    let session = SessionId::new();
+    let records = [
+        opened_session(session, "x"),
+        seen_as(session, Relation::Client, 1, false),
+        seen_as(session, Relation::Client, 2, false),
+        seen_as(session, Relation::Egress, 3, false),
+        seen_as(session, Relation::Egress, 4, true),
+        seen_as(SessionId::new(), Relation::Client, 5, false),
+    ];
+    let view = &folded(&records).sessions[&session].view;
+    assert_eq!(view.seen.as_ref().and_then(|seen| seen.sent_bytes), Some(1));
+    assert_eq!((view.clients, view.other_connections), (2, 1));
+}
+
 proptest! {
+    /// Whatever a node's processes and pods are called, their rows fit.
+    #[test]
+    fn no_name_makes_a_session_too_large(
+        unit in "[a\"\\\\\u{0}\u{1}äあ\u{10ffff}]{1,3}",
+        count in 1_usize..3000,
+        relation in prop::sample::select(vec![Relation::Direct, Relation::Client]),
+    ) {
+        let text = unit.repeat(count);
+        let (session, some) = (SessionId::new(), || Some(text.clone()));
+        let far = Timestamp::from_micros(i64::MAX);
+        let pod = PodFacts {
+            uid: text.clone(),
+            namespace: some(),
+            name: some(),
+            container: some(),
+            container_id: some(),
+        };
+        let process = ProcessFacts {
+            pid: u32::MAX,
+            comm: text.clone(),
+            executable: some(),
+            started: Some(far),
+            uid: Some(u32::MAX),
+        };
+        let seen = ConnectionSeen {
+            session,
+            relation,
+            origin: Origin { process, cgroup_id: u64::MAX, cgroup: some(), pod: Some(pod) },
+            local: some(),
+            remote: some(),
+            sent_bytes: Some(u64::MAX),
+            received_bytes: Some(u64::MAX),
+            connections: 1 << 60,
+            ..ConnectionSeen::default()
+        };
+        let principal = if relation == Relation::Client { text.as_str() } else { "" };
+        let mut records = vec![opened_session(session, principal)];
+        records.push(Record::ConnectionSeen(Box::new(seen)));
+        let json = serde_json::to_string(&folded(&records).sessions[&session]).expect("plain data");
+        prop_assert!(json.len() <= ROW_BYTES_MAX, "{} bytes", json.len());
+    }
+
     /// Whatever a client sends, its rows fit: else the index would refuse them.
     #[test]
     fn no_text_makes_a_row_too_large(

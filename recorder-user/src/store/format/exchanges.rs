@@ -33,6 +33,7 @@ impl Exchanges {
         match record {
             Record::SessionOpened(opened) => Some(opened.session),
             Record::SessionChanged(changed) => Some(changed.session),
+            Record::ConnectionSeen(seen) => Some(seen.session),
             Record::ExchangeOpened(opened) => opened.session,
             Record::ExchangeSettled(settled) => {
                 self.0.remove(&settled.exchange).map(|open| open.session)

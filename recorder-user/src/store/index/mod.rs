@@ -472,7 +472,7 @@ fn parse_exchange(stored: &[u8]) -> Result<(Ordinal, ExchangeRow), IndexError> {
 }
 
 /// The version of the rows: an index with another one is rebuilt, and a gateway with another one is not asked.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 const GENERATION: &[u8] = b"generation";
 const COVERED: &[u8] = b"covered";
 /// How many exchanges there are.

@@ -31,6 +31,7 @@ async fn an_index_that_falls_behind_catches_up() {
             task: None,
         },
         principal: crate::model::Principal::default(),
+        kind: crate::model::SessionKind::Api,
     };
     let mut records = vec![Record::SessionOpened(opened)];
     for _ in 0..700 {

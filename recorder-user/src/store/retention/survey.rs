@@ -285,6 +285,7 @@ impl Survey {
             Record::SessionOpened(opened) => vec![session(&opened.session)],
             Record::SessionChanged(changed) => vec![session(&changed.session)],
             Record::ConnectionClosed(closed) => closed.sessions.iter().map(session).collect(),
+            Record::ConnectionSeen(seen) => vec![session(&seen.session)],
             Record::ExchangeSettled(settled) => {
                 let known = self.facts(settled.exchange, local).map(|facts| &facts.owner);
                 let of_session = || settled.session.as_ref().map(session);
@@ -382,6 +383,7 @@ fn time_of(record: &Record) -> Option<Timestamp> {
         Record::ExchangeOpened(record) => record.time,
         Record::ExchangeSettled(record) => record.time,
         Record::ConnectionClosed(record) => record.time,
+        Record::ConnectionSeen(record) => record.time,
         Record::UnrecordedSpan(record) => record.to,
         Record::WitnessChanged(record) => record.time,
         _ => return None,

@@ -212,6 +212,7 @@ impl Agent {
                 task: self.task.clone(),
             },
             principal,
+            kind: crate::model::SessionKind::Api,
         })
     }
 

@@ -9,6 +9,7 @@ mod account;
 mod archiving;
 mod attribution;
 mod authentication;
+mod bypass;
 mod crash;
 mod disk;
 mod ended;
@@ -99,6 +100,7 @@ fn all() -> Vec<runner::Scenario> {
         account::scenarios(),
         probe::scenarios(),
         times::scenarios(),
+        bypass::scenarios(),
         leaks::scenarios(),
         metrics::scenarios(),
         fairness::scenarios(),

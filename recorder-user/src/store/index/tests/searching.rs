@@ -229,6 +229,7 @@ fn records(made: &[Made]) -> Vec<Record> {
                 task: None,
             },
             principal: Principal::default(),
+            kind: crate::model::SessionKind::Api,
         })
     });
     sessions

@@ -75,6 +75,11 @@ impl Cluster {
         Ok(Self { node, plane })
     }
 
+    /// Where the node keeps the logs of pods.
+    pub(crate) fn pod_logs(&self) -> &std::path::Path {
+        self.node.pod_logs()
+    }
+
     /// The node's name.
     pub(crate) fn node(&self) -> String {
         self.node.name()

@@ -4,7 +4,11 @@
 //! found is absent. Pods are told by their cgroups, which a container cannot choose, and by directories that the
 //! kubelet makes; a process's name and executable are its own choice.
 
-use std::{collections::HashMap, path::PathBuf, time::Instant};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use crate::model::{Origin, PodFacts, ProcessFacts, Timestamp};
 
@@ -157,7 +161,7 @@ impl Origins {
     /// Where processes are looked at.
     #[must_use]
     pub fn socket_owners(&self) -> SocketOwners {
-        SocketOwners::new(self.processes.root().to_owned())
+        SocketOwners::new(self.processes.root().map(Path::to_owned))
     }
 }
 

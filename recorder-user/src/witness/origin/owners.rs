@@ -9,11 +9,12 @@ use std::{
 
 /// Finds the holders of sockets by their inodes.
 pub struct SocketOwners {
-    proc: PathBuf,
+    /// None where it is not the host's.
+    proc: Option<PathBuf>,
 }
 
 impl SocketOwners {
-    pub(super) fn new(proc: PathBuf) -> Self {
+    pub(super) fn new(proc: Option<PathBuf>) -> Self {
         Self { proc }
     }
 
@@ -22,7 +23,7 @@ impl SocketOwners {
     #[must_use]
     pub fn find(&self, inodes: &HashSet<u64>) -> HashMap<u64, u32> {
         let mut found = HashMap::new();
-        let Ok(entries) = fs::read_dir(&self.proc) else { return found };
+        let Some(Ok(entries)) = self.proc.as_ref().map(fs::read_dir) else { return found };
         for entry in entries.flatten() {
             let name = entry.file_name();
             let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -68,7 +69,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let link = fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).expect("open");
         let inode = socket_inode(link.to_str().expect("text")).expect("a socket");
-        let found = SocketOwners::new("/proc".into()).find(&HashSet::from([inode, u64::MAX]));
+        let found = SocketOwners::new(Some("/proc".into())).find(&HashSet::from([inode, u64::MAX]));
         assert_eq!(found, HashMap::from([(inode, std::process::id())]));
         assert!(SocketOwners::own().contains(&inode));
     }

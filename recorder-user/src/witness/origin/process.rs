@@ -26,24 +26,33 @@ pub(super) struct Found {
 
 /// Looks at the processes below a mount of proc.
 pub(super) struct Processes {
-    root: PathBuf,
+    /// None where it is not the host's: there the kernel's process ids would name others.
+    root: Option<PathBuf>,
 }
 
 impl Processes {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root }
+        if is_hosts(&root) {
+            return Self { root: Some(root) };
+        }
+        tracing::info!(
+            proc = %root.display(),
+            "not the host's: who is behind a connection is told by name and cgroup alone"
+        );
+        Self { root: None }
     }
 
-    pub(super) fn root(&self) -> &Path {
-        &self.root
+    pub(super) fn root(&self) -> Option<&Path> {
+        self.root.as_deref()
     }
 
     /// The process with this id, if it was there at `at` already. `now` is the wall clock.
     pub(super) fn look(&self, pid: u32, at: Timestamp, now: Timestamp) -> Option<Found> {
-        let directory = self.root.join(pid.to_string());
+        let root = self.root.as_ref()?;
+        let directory = root.join(pid.to_string());
         let stat = text(&directory.join("stat"))?;
         let (comm, ticks) = parse_stat(&stat)?;
-        let uptime = text(&self.root.join("uptime"));
+        let uptime = text(&root.join("uptime"));
         let started = uptime.and_then(|uptime| started(now, parse_uptime(&uptime)?, ticks));
         // Another process has the id by now: nothing of it is the other's.
         if started.is_some_and(|started| started.micros_since(at) > CLOCK_SLACK_US) {
@@ -53,7 +62,7 @@ impl Processes {
         let executable = link("exe").map(|path| shown(path.as_os_str()));
         let namespace = link("ns/mnt");
         // A host that hides its first process is told by our own files: who shares them is one of us.
-        let trusted = [self.root.join("1/ns/mnt"), "/proc/self/ns/mnt".into()];
+        let trusted = [root.join("1/ns/mnt"), "/proc/self/ns/mnt".into()];
         let is_trusted = |namespace: &PathBuf| {
             trusted.iter().any(|trusted| fs::read_link(trusted).is_ok_and(|it| it == *namespace))
         };
@@ -67,6 +76,13 @@ impl Processes {
             on_host_files: namespace.as_ref().is_some_and(is_trusted),
         })
     }
+}
+
+/// Whether these are the processes of the initial pid namespace, in which the kernel numbers processes for its programs:
+/// it has the threads of the kernel, the first of which is `kthreadd`.
+fn is_hosts(root: &Path) -> bool {
+    let stat = text(&root.join("2/stat"));
+    stat.as_deref().and_then(parse_stat).is_some_and(|(comm, _)| comm == "kthreadd")
 }
 
 /// Command name, and start in ticks since boot. The name may hold anything, also `)` and spaces.
@@ -148,6 +164,21 @@ mod tests {
         }
         assert_eq!(parse_stat("7 (curl) S 1 2"), None);
         assert_eq!(parse_stat(""), None);
+    }
+
+    #[test]
+    fn processes_of_another_pid_namespace_are_not_taken_for_the_hosts() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let now = Timestamp::now();
+        let as_second = |comm: &str| {
+            let stat = format!("2 ({comm}) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 4711 1 2");
+            std::fs::create_dir_all(directory.path().join("2")).expect("a process");
+            std::fs::write(directory.path().join("2/stat"), stat).expect("a process");
+            let processes = Processes::new(directory.path().to_owned());
+            (processes.root().is_some(), processes.look(2, now, now).is_some())
+        };
+        assert_eq!(as_second("sleep"), (false, false));
+        assert_eq!(as_second("kthreadd"), (true, true));
     }
 
     #[test]

@@ -46,7 +46,7 @@ async fn ended(gateway: &Gateway, is_it: impl Fn(&Value) -> bool) -> Result<Valu
 }
 
 /// Not an HTTPS request: the API server answers it in plain text and closes, so that the bytes are known.
-const PLAIN: &str = "GET / HTTP/1.0\r\n\r\n";
+pub(crate) const PLAIN: &str = "GET / HTTP/1.0\r\n\r\n";
 
 /// Speaks with the API server from this process; gives the local port and the bytes received.
 async fn speak_plainly(port: u16) -> Result<(u16, usize)> {
@@ -59,7 +59,7 @@ async fn speak_plainly(port: u16) -> Result<(u16, usize)> {
     Ok((local, answer.len()))
 }
 
-fn port_of(url: &str) -> Result<u16> {
+pub(crate) fn port_of(url: &str) -> Result<u16> {
     let port = url.rsplit(':').next().context("a URL with a port")?;
     port.trim_end_matches('/').parse().context("a port")
 }
@@ -145,6 +145,17 @@ async fn that_was_there_before(scene: Rc<Scene>) -> Result<()> {
     Ok(())
 }
 
+/// A pod `rogue` that says [`PLAIN`] to the API server on the node's loopback, shows the bytes of the answer, and does
+/// what `then` says.
+pub(crate) fn rogue(port: u16, then: &str) -> Value {
+    let script = format!(
+        "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc 127.0.0.1 {port} | wc -c\n{then}\nsleep 3600"
+    );
+    let mut wanted = manifest("rogue", &["sh", "-c", &script]);
+    wanted["spec"]["hostNetwork"] = json!(true);
+    wanted
+}
+
 /// A pod that uses its own ServiceAccount's token is named; the kubelet, which a rule allows, is not.
 async fn by_a_pod(scene: Rc<Scene>) -> Result<()> {
     let cluster = scene.world.cluster().await?;
@@ -159,14 +170,14 @@ async fn by_a_pod(scene: Rc<Scene>) -> Result<()> {
     let client = scene.directory().join("client");
     fs::create_dir_all(&client)?;
     fs::copy(scene.kubectl().binary(), client.join("kubectl"))?;
-    let script = format!(
-        "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc 127.0.0.1 {port} | wc -c; \
-         /client/kubectl --server=https://127.0.0.1:{port} --insecure-skip-tls-verify \
-         --token=\"$(cat /var/run/secrets/kubernetes.io/serviceaccount/token)\" \
-         --cache-dir=/tmp/cache get --raw /version; sleep 3600"
+    let mut wanted = rogue(
+        port,
+        &format!(
+            "/client/kubectl --server=https://127.0.0.1:{port} --insecure-skip-tls-verify \
+             --token=\"$(cat /var/run/secrets/kubernetes.io/serviceaccount/token)\" \
+             --cache-dir=/tmp/cache get --raw /version"
+        ),
     );
-    let mut wanted = manifest("rogue", &["sh", "-c", &script]);
-    wanted["spec"]["hostNetwork"] = json!(true);
     wanted["spec"]["automountServiceAccountToken"] = json!(true);
     wanted["spec"]["volumes"] = json!([{"name": "client", "hostPath": {"path": client}}]);
     wanted["spec"]["containers"][0]["volumeMounts"] =

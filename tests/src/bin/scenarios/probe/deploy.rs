@@ -19,6 +19,7 @@ use rig::wait::{Level, until};
 use serde_json::{Value, json};
 
 use super::rollout;
+use crate::bypass;
 use crate::scene::Scene;
 use crate::streams::Cluster;
 
@@ -169,7 +170,10 @@ impl<'s> Deployment<'s> {
         // On the node's own network, since the issuer and the API server of the rig are on its loopback.
         let pod = json!({
             "hostNetwork": true,
-            "volumes": [{"name": "store", "hostPath": {"path": self.home}}],
+            "volumes": [
+                {"name": "store", "hostPath": {"path": self.home}},
+                {"name": "pod-logs", "hostPath": {"path": self.cluster.pod_logs()}},
+            ],
         });
         let patch = json!({
             "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "decklog"},
@@ -195,10 +199,15 @@ impl<'s> Deployment<'s> {
 
     fn config(&self) -> Value {
         let account = "/var/run/secrets/kubernetes.io/serviceaccount";
-        let witness = match self.overlay {
-            Overlay::Privileged => json!({"mode": "ebpf"}),
-            Overlay::Split => json!({"mode": "ebpf", "probe": "/run/decklog/probe.sock"}),
-        };
+        // The rig itself, which is in the root cgroup, speaks with the API server too.
+        let mut witness = json!({
+            "mode": "ebpf",
+            "host": {"proc": "/host/proc"},
+            "allow": [{"cgroup": "/"}, {"cgroup": "/decklog-node-*/kubelet.service"}],
+        });
+        if self.overlay == Overlay::Split {
+            witness["probe"] = json!("/run/decklog/probe.sock");
+        }
         json!({
             "listen": "0.0.0.0:8443",
             "tls": {"certificate": "/etc/decklog-tls/tls.crt", "key": "/etc/decklog-tls/tls.key"},
@@ -272,8 +281,10 @@ impl<'s> Deployment<'s> {
     async fn check(&self) -> Result<()> {
         self.visit().await.context("a client in a pod")?;
         self.kernel_verified().await?;
+        self.reports_a_bypass().await.context("a pod that goes round the gateway")?;
         rollout::under_load(self).await.context("a rolling restart")?;
-        let sessions = self.recorder()?.sessions().await?;
+        let sessions = self.recorder()?.json(&["ls", "--kind", "api"]).await?;
+        ensure!(!sessions.is_empty(), "no sessions");
         for session in &sessions {
             ensure!(session["state"] != "incomplete", "{session}");
             ensure!(session["account"]["state"] == "complete", "{session}");
@@ -342,12 +353,33 @@ impl<'s> Deployment<'s> {
             Ok(Level::when(exec && deleted && settled, || format!("{rows:?}")))
         })
         .await?;
-        let sessions = recorder.sessions().await?;
+        let sessions = recorder.json(&["ls", "--kind", "api"]).await?;
         let session = sessions.first().context("a session")?;
         ensure!(session["account"]["kernelVerified"] == true, "{session}");
         let shown = recorder.run(&["show", session["session"].as_str().context("an id")?]).await?;
         ensure!(shown.success() && shown.stdout.contains("kernel-verified"), "{}", shown.stdout);
         Ok(())
+    }
+
+    /// A pod that speaks with the API server itself is named, and nobody else: neither the kubelet nor this gateway.
+    async fn reports_a_bypass(&self) -> Result<()> {
+        let namespace = format!("deploy-{}", self.overlay.name());
+        let port = bypass::port_of(&self.cluster.plane.url())?;
+        let rogue = Pod::run(&self.cluster.plane, &namespace, &bypass::rogue(port, "")).await?;
+        let recorder = self.recorder()?;
+        let found = until("the bypass is on record", RECORD_LIMIT, async || {
+            let found = recorder.json(&["search", "--kind", "bypass", "--limit", "0"]).await?;
+            let ended = found.iter().any(|session| session["state"] == "ended");
+            Ok(if ended { Level::Reached(found) } else { Level::NotYet(format!("{found:?}")) })
+        })
+        .await?;
+        for session in &found {
+            let pod = &session["bypass"]["origin"]["pod"];
+            ensure!(pod["name"] == rogue.name() && pod["namespace"] == namespace, "{session}");
+            ensure!(pod["container"] == "box", "{session}");
+            ensure!(session["bypass"]["sentBytes"] == bypass::PLAIN.len(), "{session}");
+        }
+        rogue.delete().await
     }
 
     async fn remove(&self) -> Result<()> {

@@ -5,47 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{AllowRule, Happened, Sighting, budget::Budget, crowd::Crowd};
+use super::{
+    AllowRule, BypassCounts, Happened, Sighting,
+    budget::Budget,
+    crowd::Crowd,
+    written::{ended, opened, seen, update},
+};
 use crate::{
-    model::{
-        ConnectionSeen, Principal, Record, Relation, SeenBy, SessionChanged, SessionId, SessionKey,
-        SessionKind, SessionOpened, SessionState, Timestamp,
-    },
+    model::{ConnectionSeen, Record, Relation, SeenBy, SessionState, Timestamp},
     witness::origin::FoundOrigin,
 };
-
-/// Numbers for metrics. All but the last two only grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BypassCounts {
-    /// Connections that were reported.
-    pub reported: u64,
-    /// Connections that are allowed.
-    pub allowed: u64,
-    /// Bytes that processes sent through reported connections that are over.
-    pub reported_sent_bytes: u64,
-    /// Bytes that processes received through such.
-    pub reported_received_bytes: u64,
-    /// Bytes that processes sent through allowed connections that are over.
-    pub allowed_sent_bytes: u64,
-    /// Bytes that processes received through such.
-    pub allowed_received_bytes: u64,
-    /// Reported connections that came too fast to be recorded one by one.
-    pub aggregated: u64,
-    /// Connections that failed to be made.
-    pub failed: u64,
-    /// Connections whose end was not seen.
-    pub unseen_ends: u64,
-    /// Connections above the bound of those that are followed: they were reported when they ended.
-    pub untracked: u64,
-    /// Strangers on the gateway's sockets.
-    pub intruders: u64,
-    /// Strangers on the gateway's port.
-    pub ports: u64,
-    /// Reported connections that are open.
-    pub reported_open: u64,
-    /// Allowed connections that are open.
-    pub allowed_open: u64,
-}
 
 /// What follows from what was seen.
 #[derive(Debug, Default)]
@@ -532,64 +501,6 @@ fn followed(
         }
         None => None,
     }
-}
-
-fn seen(sighting: &Sighting, relation: Relation, found: FoundOrigin) -> ConnectionSeen {
-    let mut seen = ConnectionSeen {
-        session: SessionId::new(),
-        time: sighting.at,
-        relation,
-        seen_by: sighting.seen_by,
-        origin: found.origin,
-        cookie: sighting.cookie,
-        connections: 1,
-        ..ConnectionSeen::default()
-    };
-    update(&mut seen, sighting);
-    seen
-}
-
-/// What a later sighting adds; what it does not know stays.
-fn update(seen: &mut ConnectionSeen, sighting: &Sighting) {
-    let text = |address: Option<std::net::SocketAddr>| address.map(|address| address.to_string());
-    seen.local = text(sighting.local).or(seen.local.take());
-    // An address that another program rewrote is what was meant, and is kept.
-    seen.remote = seen.remote.take().or(text(sighting.remote));
-    seen.begun = seen.begun.or(sighting.begun);
-    seen.sent_bytes = sighting.sent_bytes.or(seen.sent_bytes);
-    seen.received_bytes = sighting.received_bytes.or(seen.received_bytes);
-    if let Some(remark) = sighting.remark {
-        seen.remark = Some(remark.to_owned());
-    }
-}
-
-/// The record that a session of kind `bypass` began.
-pub(super) fn opened(seen: &ConnectionSeen, cluster: &str) -> Record {
-    Record::SessionOpened(SessionOpened {
-        session: seen.session,
-        time: seen.begun.unwrap_or(seen.time),
-        key: SessionKey {
-            issuer: String::new(),
-            subject: String::new(),
-            cluster: cluster.to_owned(),
-            task: None,
-        },
-        principal: Principal::default(),
-        kind: SessionKind::Bypass,
-    })
-}
-
-/// The record that it ended.
-pub(super) fn ended(session: SessionId, state: SessionState, time: Timestamp) -> Record {
-    Record::SessionChanged(SessionChanged {
-        session,
-        time,
-        state,
-        ended: Some(time),
-        by: None,
-        why: None,
-        account: None,
-    })
 }
 
 /// Sessions recorded one by one: so many a second …

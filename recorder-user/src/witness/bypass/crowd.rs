@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::book::{ended, opened};
+use super::written::{ended, opened};
 use crate::model::{ConnectionSeen, Record, SessionId, SessionState, Timestamp};
 
 /// What is known of them together. The process is the first one's.

@@ -8,14 +8,17 @@ mod allow;
 mod book;
 mod budget;
 mod clients;
+mod counts;
 mod crowd;
 mod egress;
 mod listed;
 mod sighting;
+mod written;
 
 pub use allow::{AllowRule, Pattern, PatternError};
-pub use book::{Book, BypassCounts, SocketTotals, Told};
+pub use book::{Book, SocketTotals, Told};
 pub use clients::{Clients, Use};
+pub use counts::BypassCounts;
 pub use egress::Egress;
 pub use listed::Suspects;
 pub use recorder_ebpf::RingRecord;

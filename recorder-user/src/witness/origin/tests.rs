@@ -30,6 +30,10 @@ impl Node {
         fs::write(directory.join("cgroup"), cgroups).expect("writable");
         std::os::unix::fs::symlink("/usr/bin/curl", directory.join("exe")).expect("writable");
         fs::write(self.root.path().join("proc/uptime"), "100.00 1.00\n").expect("writable");
+        // By this thread the host's processes are told from those of a container.
+        fs::create_dir_all(self.root.path().join("proc/2")).expect("writable");
+        let stat = "2 (kthreadd) S 0 0 0 0 -1 0 1 0 0 0 0 0 0 0 20 0 1 0 100 1 2";
+        fs::write(self.root.path().join("proc/2/stat"), stat).expect("writable");
     }
 
     fn logs(&self) {

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::{
-    model::{Origin, PodFacts},
+    model::{Origin, PodFacts, SessionKind},
     witness::{
         bypass::{Pattern, Whose},
         origin::Subject,

@@ -195,13 +195,14 @@ async fn start(
         Arc::new(Sessions::resume(recovered.open_sessions, config.sessions.idle, recorder.clone()));
     let policies = Arc::new(policies);
     let live = LiveStreams::new(Arc::clone(&policies), Arc::clone(&identifier), recorder.clone());
-    let (bypass, watching) = bypass::prepare(&bypass::Needs {
+    let (bypass, mut watching) = bypass::prepare(&bypass::Needs {
         config,
         witness: &witness,
         recorder: &recorder,
         late: &late,
         sessions: &sessions,
     });
+    watching.begin().await;
     tasks.spawn(watching.run(stop.clone()));
     let retention = Arc::new(store.retention(archived_only(config)));
     let gateway = Arc::new(Gateway {

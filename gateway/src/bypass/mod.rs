@@ -87,6 +87,11 @@ pub fn prepare(needs: &Needs<'_>) -> (Bypass, Watching) {
 }
 
 impl Watching {
+    /// Begins to look: what connects after this is seen.
+    pub async fn begin(&mut self) {
+        self.0.begin().await;
+    }
+
     /// Works until `stop`, then puts on record what is open.
     pub async fn run(self, stop: CancellationToken) {
         let Self(watch, uses) = self;

@@ -95,6 +95,15 @@ impl Watch {
         Self { notices, places, state }
     }
 
+    /// Names the addresses to the programs before the first client is served, unless names take too long: then that
+    /// comes with the first tick.
+    pub(super) async fn begin(&mut self) {
+        let resolved = self.places.resolve(&self.state.endpoints);
+        if let Ok(endpoints) = tokio::time::timeout(FIRST_RESOLVE_MAX, resolved).await {
+            self.state.set_endpoints(endpoints);
+        }
+    }
+
     pub(super) async fn run(self, mut uses: mpsc::Receiver<Use>, stop: CancellationToken) {
         let Self { mut notices, places, mut state } = self;
         let mut tick = tokio::time::interval(TICK);
@@ -396,6 +405,8 @@ fn alert(seen: &ConnectionSeen) {
 const TICK: Duration = Duration::from_secs(1);
 /// How often names are resolved anew.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
+/// How long a start waits for names.
+const FIRST_RESOLVE_MAX: Duration = Duration::from_secs(2);
 /// Notices taken at once.
 const BATCH: usize = 512;
 /// How often the kernel's list is read where nothing else tells of a connection …

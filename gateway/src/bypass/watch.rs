@@ -30,6 +30,7 @@ use crate::{late::LateOutcomes, sessions::Sessions};
 pub(super) struct Watch {
     notices: Option<mpsc::Receiver<RingRecord>>,
     places: Places,
+    resolve_due: Instant,
     state: State,
 }
 
@@ -92,7 +93,7 @@ impl Watch {
             alerts: 0,
             alerts_left_out: 0,
         };
-        Self { notices, places, state }
+        Self { notices, places, resolve_due: Instant::now(), state }
     }
 
     /// Names the addresses to the programs before the first client is served, unless names take too long: then that
@@ -100,15 +101,15 @@ impl Watch {
     pub(super) async fn begin(&mut self) {
         let resolved = self.places.resolve(&self.state.endpoints);
         if let Ok(endpoints) = tokio::time::timeout(FIRST_RESOLVE_MAX, resolved).await {
+            self.resolve_due = Instant::now() + RESOLVE_EVERY;
             self.state.set_endpoints(endpoints);
         }
     }
 
     pub(super) async fn run(self, mut uses: mpsc::Receiver<Use>, stop: CancellationToken) {
-        let Self { mut notices, places, mut state } = self;
+        let Self { mut notices, places, mut resolve_due, mut state } = self;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut resolve_due = Instant::now();
         while !stop.is_cancelled() {
             let mut turn = Turn::default();
             tokio::select! {

@@ -28,18 +28,23 @@ pub(super) struct Found {
 pub(super) struct Processes {
     /// None where it is not the host's: there the kernel's process ids would name others.
     root: Option<PathBuf>,
+    /// The mount namespaces of the host and of the reader, in which a path means what it says.
+    trusted: Vec<PathBuf>,
 }
 
 impl Processes {
     pub(super) fn new(root: PathBuf) -> Self {
         if is_hosts(&root) {
-            return Self { root: Some(root) };
+            // A host that hides its first process is told by our own files: who shares them is one of us.
+            let trusted = [root.join("1/ns/mnt"), "/proc/self/ns/mnt".into()];
+            let trusted = trusted.iter().filter_map(|link| fs::read_link(link).ok()).collect();
+            return Self { root: Some(root), trusted };
         }
         tracing::info!(
             proc = %root.display(),
             "not the host's: who is behind a connection is told by name and cgroup alone"
         );
-        Self { root: None }
+        Self { root: None, trusted: Vec::new() }
     }
 
     pub(super) fn root(&self) -> Option<&Path> {
@@ -61,11 +66,6 @@ impl Processes {
         let link = |name: &str| fs::read_link(directory.join(name)).ok();
         let executable = link("exe").map(|path| shown(path.as_os_str()));
         let namespace = link("ns/mnt");
-        // A host that hides its first process is told by our own files: who shares them is one of us.
-        let trusted = [root.join("1/ns/mnt"), "/proc/self/ns/mnt".into()];
-        let is_trusted = |namespace: &PathBuf| {
-            trusted.iter().any(|trusted| fs::read_link(trusted).is_ok_and(|it| it == *namespace))
-        };
         let cgroups = text(&directory.join("cgroup")).map(|text| parse_cgroups(&text));
         Some(Found {
             comm: Some(comm.to_owned()),
@@ -73,7 +73,7 @@ impl Processes {
             started,
             uid: fs::metadata(&directory).ok().map(|metadata| metadata.uid()),
             cgroups: cgroups.unwrap_or_default(),
-            on_host_files: namespace.as_ref().is_some_and(is_trusted),
+            on_host_files: namespace.is_some_and(|it| self.trusted.contains(&it)),
         })
     }
 }

@@ -54,17 +54,22 @@ pub(super) struct Segment {
 /// are long. A disk with less room than that counts as full.
 const ALLOCATE_BYTES: u64 = 1 << 20;
 
+/// Sets space aside for at least so many bytes; up to which length, it returns.
+fn set_aside(file: &dyn DiskFile, bytes: u64) -> io::Result<u64> {
+    let until = bytes.next_multiple_of(ALLOCATE_BYTES);
+    match file.allocate(until) {
+        // Then a write finds out.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(u64::MAX),
+        done => done.map(|()| until),
+    }
+}
+
 impl Segment {
     /// Writes what comes next, where there is room for all of it.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let end = self.written.offset + bytes.len() as u64;
         if end > self.allocated {
-            let until = end.next_multiple_of(ALLOCATE_BYTES);
-            self.allocated = match self.file.allocate(until) {
-                // Then a write finds out.
-                Err(error) if error.kind() == io::ErrorKind::Unsupported => u64::MAX,
-                done => done.map(|()| until)?,
-            };
+            self.allocated = set_aside(&*self.file, end)?;
         }
         self.file.write_all_at(bytes, self.written.offset)
     }
@@ -97,7 +102,8 @@ impl Segment {
 }
 
 impl Maker {
-    /// Makes a segment and proves that it can be written: header, `fdatasync`, name, directory.
+    /// Makes a segment and proves that it can be written: space, header, `fdatasync`, name, directory. Without
+    /// the space a full disk with room for a header would seem to work, and fail again with the next record.
     pub(super) fn segment(&mut self, previous: Option<Previous>) -> Result<Segment, AppendError> {
         let failed = |step| move |source| AppendError::Failed { step, source: Arc::new(source) };
         self.take_up_new_key();
@@ -124,20 +130,22 @@ impl Maker {
         }
         let made: Result<_, AppendError> = (|| {
             let file = self.disk.create(&new).map_err(failed("creating a segment"))?;
+            let allocated = set_aside(&*file, bytes.len() as u64);
+            let allocated = allocated.map_err(failed("setting space aside for a segment"))?;
             file.write_all_at(&bytes, 0).map_err(failed("writing a segment's header"))?;
             file.sync_data().map_err(failed("fdatasync of a segment's header"))?;
             let named = disk::publish(&*self.disk, &new, &path);
             named.map_err(failed("naming a segment"))?;
-            Ok(file)
+            Ok((file, allocated))
         })();
         // A leftover holds a header and nothing else, under whichever name.
-        let file = made.inspect_err(|_| {
+        let (file, allocated) = made.inspect_err(|_| {
             self.leftovers = vec![new, path];
             self.leftovers.retain(|leftover| disk::remove_any(&*self.disk, leftover).is_err());
         })?;
         self.last = Some(id);
         let written = encoder.mark();
-        Ok(Segment { id, file, encoder, written, sealed: false, allocated: 0 })
+        Ok(Segment { id, file, encoder, written, sealed: false, allocated })
     }
 }
 

@@ -250,6 +250,9 @@ async fn space_is_set_aside_so_that_no_record_is_written_in_part() {
         data: noise(2 << 20).into(),
     });
     recorder.append(large, Need::Written).await.expect_err("a full disk");
+    // Room for a header is not room for records: it would only fail again.
+    recorder.probe().await.expect_err("nothing can be set aside");
+    assert!(!recorder.health().writable);
     assert!(length() < before + 1024, "{} after {before}: a seal at most", length());
     faults.room.store(-1, Ordering::SeqCst);
     works_again(&recorder).await;

@@ -482,4 +482,4 @@ const LOCK_FILE: &str = "index.lock";
 const READER_PATIENCE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

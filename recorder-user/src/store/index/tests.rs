@@ -1,6 +1,8 @@
+use std::time::Instant;
+
 use crate::{
     model::{Chunk, Direction, Record, Timestamp},
-    store::{Need, Query, Reader, Store, StoreOptions, scan::segments_directory},
+    store::{Catalog, Need, Query, Reader, Store, StoreOptions, scan::segments_directory},
 };
 
 use super::*;
@@ -78,11 +80,24 @@ async fn an_index_that_falls_behind_catches_up() {
     assert_eq!(feed.health().error, None);
 
     let rows = |directory| {
-        let catalog = Reader::on(directory).catalog().expect("rows");
-        assert!(catalog.is_indexed());
+        let catalog = indexed(&Reader::on(directory));
         (catalog.sessions().expect("rows"), catalog.search(&Query::default()).expect("rows"))
     };
     let (sessions, exchanges) = rows(empty.path());
     assert_eq!((sessions.len(), exchanges.len(), sessions[0].exchanges), (1, 700, 700));
     assert_eq!((sessions, exchanges), rows(full.path()));
+}
+
+/// The rows, read from the index. Not always at once: a process that another test starts holds its locks for a
+/// moment, from the fork to the exec.
+pub(in crate::store) fn indexed(reader: &Reader) -> Catalog {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let catalog = reader.catalog().expect("rows");
+        if catalog.is_indexed() {
+            return catalog;
+        }
+        assert!(Instant::now() < deadline, "there is no index");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }

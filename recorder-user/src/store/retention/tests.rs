@@ -13,7 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{PruneOrder, PruneReport, Retention, RetentionRules};
@@ -21,7 +21,7 @@ use crate::{
     model::*,
     store::{
         Catalog, Need, Position, Query, Reader, Store, StoreOptions, VerifyReport,
-        encryption::KeySource, reindex, signing, verify,
+        encryption::KeySource, index::tests::indexed, reindex, signing, verify,
     },
 };
 
@@ -157,18 +157,8 @@ impl World {
         assert_eq!(kept, rows());
     }
 
-    /// The index is read. Not always at once: a process that another test starts holds its locks for a moment, from
-    /// the fork to the exec.
     fn indexed(&self) -> Catalog {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            let catalog = Reader::open(&self.path()).expect("a store").catalog().expect("rows");
-            if catalog.is_indexed() {
-                return catalog;
-            }
-            assert!(Instant::now() < deadline, "there is no index");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        indexed(&Reader::open(&self.path()).expect("a store"))
     }
 }
 

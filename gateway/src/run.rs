@@ -59,15 +59,19 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
 }
 
 fn start_witness(config: &Config) -> anyhow::Result<Witness> {
-    let mode = match config.witness {
+    let mode = match config.witness.mode {
         WitnessMode::Auto => Mode::Auto,
         WitnessMode::Ebpf => Mode::Ebpf,
         WitnessMode::TcpInfo => Mode::TcpInfo,
         WitnessMode::Off => Mode::Off,
     };
-    let witness = match &config.probe {
+    let witness = match &config.witness.probe {
         Some(socket) => over_probe(socket, mode)?,
-        None => Witness::start(mode, &WitnessOptions::default()).context("start the witness")?,
+        None => {
+            let ring_bytes = config.witness.ring_bytes;
+            let options = WitnessOptions { ring_bytes, ..WitnessOptions::default() };
+            Witness::start(mode, &options).context("start the witness")?
+        }
     };
     let capability = witness.capability();
     tracing::info!(

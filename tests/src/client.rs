@@ -37,6 +37,8 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     address: SocketAddr,
+    /// Of the server's certificate; the address, unless it has one.
+    name: ServerName<'static>,
     tls: Arc<ClientConfig>,
     /// Sent with each request of [`Connection::call`] and [`Connection::send`] that has none.
     bearer: Option<String>,
@@ -73,7 +75,8 @@ impl Endpoint {
                 config.with_client_auth_cert(vec![certificate], key)?
             }
         };
-        Ok(Self { address, tls: Arc::new(tls), bearer: None })
+        let name = ServerName::from(address.ip());
+        Ok(Self { address, name, tls: Arc::new(tls), bearer: None })
     }
 
     /// As [`Endpoint::new`] with the authority in a file.
@@ -90,6 +93,14 @@ impl Endpoint {
     #[must_use]
     pub fn bearer(&self, token: impl Into<String>) -> Self {
         Self { bearer: Some(token.into()), ..self.clone() }
+    }
+
+    /// The same place, whose certificate has this name.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn named(&self, name: &str) -> Result<Self> {
+        Ok(Self { name: ServerName::try_from(name.to_owned())?, ..self.clone() })
     }
 
     /// The address.
@@ -140,8 +151,7 @@ impl Endpoint {
         let tcp = TcpStream::connect(self.address).await;
         let tcp = tcp.with_context(|| format!("connect to {}", self.address))?;
         tcp.set_nodelay(true)?;
-        let name = ServerName::from(self.address.ip());
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await;
+        let stream = TlsConnector::from(Arc::new(config)).connect(self.name.clone(), tcp).await;
         stream.with_context(|| format!("TLS handshake with {}", self.address))
     }
 

@@ -1,6 +1,7 @@
 //! The OIDC issuer: `oidc-provider` over TLS in a Node.js process of its own.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -20,7 +21,9 @@ use crate::wait::{Level, until};
 pub struct Issuer {
     directory: PathBuf,
     script: PathBuf,
+    /// Of `host`.
     port: Port,
+    host: Ipv4Addr,
     tls: Files,
     authority: String,
     token_ttl: Duration,
@@ -30,7 +33,7 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// Starts one. `users` are names with their groups; tokens last `token_ttl`.
+    /// Starts one on loopback. `users` are names with their groups; tokens last `token_ttl`.
     ///
     /// # Errors
     /// When Node.js or its packages are missing, or the issuer does not come up.
@@ -39,13 +42,27 @@ impl Issuer {
         users: &[(&str, &[&str])],
         token_ttl: Duration,
     ) -> Result<Self> {
+        Self::start_on(Ipv4Addr::LOCALHOST, directory, users, token_ttl).await
+    }
+
+    /// Starts one on this address of the host.
+    ///
+    /// # Errors
+    /// As [`Issuer::start`].
+    pub async fn start_on(
+        host: Ipv4Addr,
+        directory: &Path,
+        users: &[(&str, &[&str])],
+        token_ttl: Duration,
+    ) -> Result<Self> {
         std::fs::create_dir_all(directory)?;
         let script = tokio::task::spawn_blocking(tools::issuer).await??;
         let authority = Authority::new("rig issuer")?;
-        let tls = authority.server("issuer", &[])?.write(directory, "issuer")?;
+        let tls = authority.server("issuer", &[&host.to_string()])?.write(directory, "issuer")?;
         write_private(&directory.join("issuer-ca.crt"), authority.certificate())?;
         let port = Port::reserve()?;
-        let endpoint = Endpoint::new(port.address(), authority.certificate(), None)?;
+        let address = (host, port.number()).into();
+        let endpoint = Endpoint::new(address, authority.certificate(), None)?;
         let users = users
             .iter()
             .map(|(name, groups)| {
@@ -56,6 +73,7 @@ impl Issuer {
             directory: directory.to_owned(),
             script,
             port,
+            host,
             tls,
             authority: authority.certificate().to_owned(),
             token_ttl,
@@ -70,7 +88,7 @@ impl Issuer {
     /// Its URL: the `iss` of its tokens.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("https://{}", self.port.address())
+        format!("https://{}:{}", self.host, self.port.number())
     }
 
     /// The authority that signed its certificate, PEM.
@@ -163,6 +181,7 @@ impl Issuer {
         let mut command = Command::new("node");
         command
             .arg(&self.script)
+            .env("HOST", self.host.to_string())
             .env("PORT", self.port.number().to_string())
             .env("TTL", self.token_ttl.as_secs().to_string())
             .env("TLS_CERT", &self.tls.certificate)

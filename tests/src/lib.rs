@@ -14,6 +14,7 @@ pub mod confined;
 pub mod controlplane;
 pub mod dialogue;
 pub mod envoy;
+pub mod frozen;
 pub mod gateway;
 mod image;
 pub mod issuer;

@@ -7,12 +7,16 @@
 use std::fs::File;
 use std::io;
 use std::mem;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, ensure};
+
+/// An address of the host for pods, whose loopback is their own; there is one once there is a node.
+pub const HOST: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 1);
 
 /// The namespace in which this process was started, once it has left it.
 static OUTSIDE: OnceLock<File> = OnceLock::new();

@@ -47,9 +47,13 @@ impl Places {
         let service = environment("KUBERNETES_SERVICE_HOST")
             .zip(environment("KUBERNETES_SERVICE_PORT_HTTPS").and_then(|port| port.parse().ok()))
             .map(|(host, port)| HostPort { host, port });
-        let further = config.bypass.endpoints.iter().cloned().chain(service);
+        let further = config.witness.bypass.endpoints.iter().cloned().chain(service);
         api.extend(further.map(|at| Place { at, cluster: default.clone() }));
-        Self { api, gateway: config.bypass.gateway_addresses.clone(), listen: config.listen }
+        Self {
+            api,
+            gateway: config.witness.bypass.gateway_addresses.clone(),
+            listen: config.listen,
+        }
     }
 
     /// What the names mean now. One that cannot be resolved keeps what it meant `before`.

@@ -71,7 +71,7 @@ impl Watch {
         let notices = needs.witness.take_connections();
         let selection = needs.witness.selection();
         let netns_cookie = needs.witness.identity().map_or(0, |identity| identity.netns_cookie);
-        let bypass = &needs.config.bypass;
+        let bypass = &needs.config.witness.bypass;
         let state = State {
             book: Book::new(bypass.allow.clone()),
             clients: Clients::new(netns_cookie),

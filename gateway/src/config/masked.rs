@@ -36,7 +36,7 @@ pub(super) fn text(config: &Config) -> String {
             },
         },
         "policy": {"access": config.policy.access.display().to_string()},
-        "witness": witness::masked(config.witness, config.probe.as_deref(), &config.bypass),
+        "witness": witness::masked(&config.witness),
         "sessions": {
             "idle": units::duration_text(config.sessions.idle),
             "streamIdle": units::duration_text(config.sessions.streams.idle),

@@ -43,7 +43,7 @@ pub use clusters::{Cluster, Credential, Server};
 pub(crate) use credential::tls_builder;
 pub use credential::{ClusterAccess, LoadCredentialError, TokenSource};
 pub use problem::{LoadConfigError, Problem};
-pub use witness::{Bypass, HostPaths, HostPort};
+pub use witness::{Bypass, HostPaths, HostPort, Witness};
 
 /// The validated configuration.
 #[derive(Clone, Debug)]
@@ -68,12 +68,8 @@ pub struct Config {
     pub authentication: Authentication,
     /// The policy sets.
     pub policy: PolicyDirectories,
-    /// How connections are witnessed.
-    pub witness: WitnessMode,
-    /// The socket of the probe whose programs witness; none where this process loads its own.
-    pub probe: Option<PathBuf>,
-    /// What else is looked at on the gateway's node.
-    pub bypass: Bypass,
+    /// How connections are witnessed, and what else is looked at on the gateway's node.
+    pub witness: Witness,
     /// How sessions end.
     pub sessions: Sessions,
 }

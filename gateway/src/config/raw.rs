@@ -92,6 +92,7 @@ pub(super) struct Policy {
 pub(super) struct Witness {
     pub(super) mode: Option<String>,
     pub(super) probe: Option<String>,
+    pub(super) ring_size: Option<String>,
     #[serde(default)]
     pub(super) endpoints: Vec<String>,
     #[serde(default)]

@@ -91,7 +91,7 @@ fn defaults_and_relative_paths() {
     assert_eq!(config.store.checkpoint_interval, Duration::from_secs(10));
     assert_eq!(config.store.encryption, None);
     assert!(config.store.record_access);
-    assert_eq!(config.witness, WitnessMode::Auto);
+    assert_eq!(config.witness.mode, WitnessMode::Auto);
     let cluster = config.cluster(None).expect("the only one is the default");
     assert_eq!(cluster.server.authority(), "10.0.0.1:6443");
     assert_eq!(cluster.credential, Credential::TokenFile(place.path("token")));

@@ -47,7 +47,7 @@ pub(super) fn config(
     let clusters = clusters::validate(take("clusters"), directory, environment, &mut problems);
     let authentication = authentication::validate(take("authentication"), directory, &mut problems);
     let policy = policy(take("policy"), directory, &mut problems);
-    let (witness, probe, bypass) = witness::validate(take("witness"), directory, &mut problems);
+    let witness = witness::validate(take("witness"), directory, &mut problems);
     let sessions = self::sessions(take("sessions"), &mut problems);
     for key in sections.keys() {
         problems.add(key.escape_debug(), format!("is not a key of this file; the keys are {KEYS}"));
@@ -73,8 +73,6 @@ pub(super) fn config(
                 authentication,
                 policy,
                 witness,
-                probe,
-                bypass,
                 sessions,
             })
         }

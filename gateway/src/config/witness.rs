@@ -3,12 +3,26 @@
 use std::path::{Path, PathBuf};
 
 use recorder_user::witness::{
+    WitnessOptions,
     bypass::{AllowRule, Pattern},
     origin::OriginPaths,
 };
 use serde_json::{Value, json};
 
-use super::{WitnessMode, problem::Problems, raw};
+use super::{WitnessMode, problem::Problems, raw, units};
+
+/// How connections are witnessed, and what else is looked at on the gateway's node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witness {
+    /// By what.
+    pub mode: WitnessMode,
+    /// The socket of the probe whose programs witness; none where this process loads its own.
+    pub probe: Option<PathBuf>,
+    /// The size of the programs' ring, a power of two; a probe has its own.
+    pub ring_bytes: u32,
+    /// What else is looked at.
+    pub bypass: Bypass,
+}
 
 /// What is looked at beside the gateway's own connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,17 +112,18 @@ impl HostPort {
     }
 }
 
-pub(super) fn validate(
-    given: Option<Value>,
-    directory: &Path,
-    problems: &mut Problems,
-) -> (WitnessMode, Option<PathBuf>, Bypass) {
+pub(super) fn validate(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Witness {
     let raw = given.and_then(|value| problems.shape::<raw::Witness>("witness", value));
     let raw = raw.unwrap_or_default();
     let mode = mode(raw.mode.as_deref(), problems);
     if raw.probe.is_some() && matches!(mode, WitnessMode::TcpInfo | WitnessMode::Off) {
         problems.add("witness.probe", "a probe is for the modes auto and ebpf");
     }
+    if raw.probe.is_some() && raw.ring_size.is_some() {
+        problems
+            .add("witness.ringSize", "the ring is the probe's: see `recorder probe --ring-size`");
+    }
+    let ring_bytes = ring_bytes(raw.ring_size, problems);
     let probe = raw.probe.map(|socket| directory.join(socket));
     let mut places = |key: &str, given: Vec<String>| {
         let key = format!("witness.{key}");
@@ -149,7 +164,22 @@ pub(super) fn validate(
             .map_or(default.container_logs, |path| directory.join(path)),
     });
     let watch_clients = raw.watch_clients.unwrap_or(false);
-    (mode, probe, Bypass { endpoints, gateway_addresses, watch_clients, allow, host })
+    let bypass = Bypass { endpoints, gateway_addresses, watch_clients, allow, host };
+    Witness { mode, probe, ring_bytes, bypass }
+}
+
+fn ring_bytes(given: Option<String>, problems: &mut Problems) -> u32 {
+    let default = WitnessOptions::default().ring_bytes;
+    let (least, most) = WitnessOptions::RING_BYTES.into_inner();
+    let bounds = u64::from(least)..=u64::from(most);
+    let bytes = units::size_key("witness.ringSize", given, default.into(), bounds, problems);
+    match u32::try_from(bytes) {
+        Ok(bytes) if bytes.is_power_of_two() => bytes,
+        _ => {
+            problems.add("witness.ringSize", "is no power of two, such as 4MiB or 16MiB");
+            default
+        }
+    }
 }
 
 fn mode(given: Option<&str>, problems: &mut Problems) -> WitnessMode {
@@ -194,7 +224,8 @@ fn allow(path: &str, given: Value, problems: &mut Problems) -> Option<AllowRule>
 }
 
 /// The section with its defaults filled in.
-pub(super) fn masked(mode: WitnessMode, probe: Option<&Path>, bypass: &Bypass) -> Value {
+pub(super) fn masked(witness: &Witness) -> Value {
+    let Witness { mode, probe, ring_bytes, bypass } = witness;
     let texts = |places: &[HostPort]| places.iter().map(HostPort::text).collect::<Vec<_>>();
     let mut host = json!({
         "proc": bypass.host.proc.display().to_string(),
@@ -204,7 +235,7 @@ pub(super) fn masked(mode: WitnessMode, probe: Option<&Path>, bypass: &Bypass) -
     if let Some(cgroups) = &bypass.host.cgroups {
         host["cgroups"] = json!(cgroups.display().to_string());
     }
-    json!({
+    let mut shown = json!({
         "mode": mode.as_str(),
         "probe": probe,
         "endpoints": texts(&bypass.endpoints),
@@ -212,7 +243,11 @@ pub(super) fn masked(mode: WitnessMode, probe: Option<&Path>, bypass: &Bypass) -
         "watchClients": bypass.watch_clients,
         "allow": bypass.allow.iter().map(rule).collect::<Vec<_>>(),
         "host": host,
-    })
+    });
+    if probe.is_none() {
+        shown["ringSize"] = json!(units::size_text((*ring_bytes).into()));
+    }
+    shown
 }
 
 fn rule(rule: &AllowRule) -> Value {
@@ -237,11 +272,11 @@ const RULES_MAX: usize = 256;
 mod tests {
     use super::*;
 
-    fn check(given: Value) -> (Bypass, Vec<String>) {
+    fn check(given: Value) -> (Witness, Vec<String>) {
         let mut problems = Problems::default();
-        let (_, _, bypass) = validate(Some(given), Path::new("/etc/decklog"), &mut problems);
+        let witness = validate(Some(given), Path::new("/etc/decklog"), &mut problems);
         let problems = problems.into_vec().iter().map(ToString::to_string).collect();
-        (bypass, problems)
+        (witness, problems)
     }
 
     #[test]
@@ -262,15 +297,17 @@ mod tests {
                 "containerLogs": "/host/log/containers",
             },
         });
-        let (bypass, problems) = check(given.clone());
+        let (witness, problems) = check(given.clone());
         assert_eq!(problems, Vec::<String>::new());
-        let probe = Path::new("/run/decklog/probe.sock");
-        assert_eq!(masked(WitnessMode::Ebpf, Some(probe), &bypass), given);
+        assert_eq!(masked(&witness), given);
+        let (witness, problems) = check(json!({"ringSize": "64KiB"}));
+        assert_eq!((witness.ring_bytes, problems.len()), (64 << 10, 0));
+        assert_eq!(masked(&witness)["ringSize"], "64KiB");
     }
 
     #[test]
     fn the_defaults_allow_nobody_and_watch_nobody() {
-        let (bypass, problems) = check(json!({}));
+        let (Witness { bypass, .. }, problems) = check(json!({}));
         assert_eq!(problems, Vec::<String>::new());
         assert!(bypass.allow.is_empty() && !bypass.watch_clients && bypass.endpoints.is_empty());
     }
@@ -297,6 +334,15 @@ mod tests {
             assert!(places.contains(&place), "{place} is not in {problems:?}");
         }
         assert!(!places.contains(&"witness.endpoints[4]"));
+        for wrong in [
+            json!({"ringSize": "3MiB"}),
+            json!({"ringSize": "1KiB"}),
+            json!({"ringSize": "4MiB", "probe": "probe.sock"}),
+        ] {
+            let (_, problems) = check(wrong);
+            assert!(problems.iter().all(|problem| problem.contains("witness.ringSize")));
+            assert_eq!(problems.len(), 1, "{problems:?}");
+        }
         assert!(problems.iter().any(|problem| problem.contains("witness.allow[3]")));
     }
 }

@@ -44,6 +44,20 @@ pub unsafe fn moved(slot: *mut Slot, kind: u16, bytes: u64) {
     }
 }
 
+/// Notes who looked at bytes that it left where they are: they are read all the same. An owner is one who moves some.
+///
+/// # Safety
+/// As for [`moved`].
+#[inline(always)]
+pub unsafe fn looked_at(slot: *mut Slot) {
+    // SAFETY: see above.
+    unsafe {
+        if (*slot).owner_tgid != 0 {
+            by_whom(slot, bpf_ktime_get_ns(), 0);
+        }
+    }
+}
+
 /// Adds how long the oldest data waited, and notes where a run of receives began.
 ///
 /// # Safety

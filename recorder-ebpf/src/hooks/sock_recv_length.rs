@@ -11,7 +11,7 @@ use recorder_ebpf::kind;
 use super::bytes;
 use crate::socket::{Sock, connected_slot};
 
-/// Bytes that were only looked at are read again later and count then.
+/// Bytes that were only looked at are read again later and count then. Who looks is noted all the same.
 const MSG_PEEK: u32 = 2;
 
 /// Counts what was received through a chosen socket.
@@ -20,14 +20,18 @@ pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
     let ret: i32 = ctx.arg(1);
     let flags: u32 = ctx.arg(2);
     // Nothing was given: end of stream, or an error, most often EAGAIN.
-    if ret <= 0 || flags & MSG_PEEK != 0 {
+    if ret <= 0 {
         return 0;
     }
     let sk: Sock = ctx.arg(0);
     // SAFETY: the tracepoint's own argument, which is never null.
     unsafe {
         if let Some(slot) = connected_slot(sk) {
-            bytes::moved(slot, kind::RECEIVED, ret as u64);
+            if flags & MSG_PEEK != 0 {
+                bytes::looked_at(slot);
+            } else {
+                bytes::moved(slot, kind::RECEIVED, ret as u64);
+            }
         }
     }
     0

@@ -24,8 +24,12 @@ pub(super) fn run(args: &ProbeArgs) -> Result<Outcome, CliError> {
 }
 
 fn serve(args: &ProbeArgs, socket: Arc<ProbeSocket>) -> Result<Outcome, CliError> {
-    let options =
-        WitnessOptions { object: args.object.clone(), confine: true, ..WitnessOptions::default() };
+    let options = WitnessOptions {
+        object: args.object.clone(),
+        ring_bytes: args.ring_size,
+        confine: true,
+        ..WitnessOptions::default()
+    };
     let witness = Witness::start(Mode::Ebpf, &options).map_err(failed)?;
     let capability = witness.capability();
     tracing::info!(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::Timestamp;
+use crate::{model::Timestamp, witness::WitnessOptions};
 
 /// Parses `90`, `500ms`, `2s`, `15m`, `3h` or `7d`; a bare number is seconds.
 ///
@@ -40,6 +40,17 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     };
     let number: u64 = number.parse().map_err(|_| format!("not a size: {text:?} (like 10GiB)"))?;
     number.checked_mul(1 << shift).ok_or_else(|| format!("too large: {text:?}"))
+}
+
+/// Parses the size of the witness's ring.
+///
+/// # Errors
+/// A text for the user, when it is not such a size.
+pub fn parse_ring_size(text: &str) -> Result<u32, String> {
+    let bounds = WitnessOptions::RING_BYTES;
+    let size = u32::try_from(parse_size(text)?).ok();
+    let fits = |size: &u32| size.is_power_of_two() && bounds.contains(size);
+    size.filter(fits).ok_or_else(|| format!("not a power of two from 4KiB to 1GiB: {text:?}"))
 }
 
 /// Parses a positive factor of time.
@@ -174,6 +185,14 @@ mod tests {
         }
         for bad in ["", "GiB", "1.5GiB", "1 GiB", "1GB", "-1", "99999999999TiB"] {
             assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_ring_is_a_power_of_two() {
+        assert_eq!(parse_ring_size("4MiB"), Ok(4 << 20));
+        for bad in ["3MiB", "1KiB", "4GiB", "many"] {
+            assert!(parse_ring_size(bad).is_err(), "{bad}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::units::{When, parse_duration, parse_size, parse_speed, parse_when};
+use super::units::{When, parse_duration, parse_ring_size, parse_size, parse_speed, parse_when};
 use crate::model::SessionKind;
 
 /// An archive that is read too.
@@ -45,6 +45,10 @@ pub struct ProbeArgs {
     /// An eBPF object to use instead of the embedded one.
     #[arg(long, value_name = "FILE")]
     pub object: Option<PathBuf>,
+    /// The size of the kernel's ring of notices, a power of two: 64 bytes for each. When it is full, notices are
+    /// lost and counted; byte counts stay exact.
+    #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = parse_ring_size)]
+    pub ring_size: u32,
 }
 
 /// What `prune` takes.

@@ -12,6 +12,7 @@
 
 use std::{
     io,
+    ops::RangeInclusive,
     os::fd::{BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{
@@ -112,6 +113,11 @@ pub struct WitnessOptions {
     /// what remains to be done is done by descriptors. Needs kernel 5.19 where unprivileged BPF is disabled;
     /// below, `CAP_BPF` would be needed on.
     pub confine: bool,
+}
+
+impl WitnessOptions {
+    /// What a ring's size may be: from a page, where pages are small, to 16 million notices.
+    pub const RING_BYTES: RangeInclusive<u32> = 4 << 10..=1 << 30;
 }
 
 impl Default for WitnessOptions {

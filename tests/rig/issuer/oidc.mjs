@@ -1,7 +1,7 @@
-// The rig's OIDC issuer: the real oidc-provider over TLS on loopback, with what tests need beside it.
+// The rig's OIDC issuer: the real oidc-provider over TLS, with what tests need beside it.
 //
-// env: PORT, TLS_CERT, TLS_KEY; TTL of tokens in seconds; USERS {"name": ["group", …]}; KEYS, a file that keeps the
-// signing keys over a restart. Any user may log in; the password is the name followed by "-pw".
+// env: HOST, an IPv4 address; PORT, TLS_CERT, TLS_KEY; TTL of tokens in seconds; USERS {"name": ["group", …]}; KEYS,
+// a file that keeps the signing keys over a restart. Any user may log in; the password is the name followed by "-pw".
 //
 // Only for tests:
 //   POST /test/mint {claims, header, alg, kid, foreign}   a token signed now; `foreign` with a key that is not published
@@ -18,7 +18,8 @@ const env = (name) => process.env[name] ?? (() => { throw new Error(`${name} is 
 const port = Number(env('PORT'));
 const ttl = Number(env('TTL'));
 const users = JSON.parse(env('USERS'));
-const issuer = `https://127.0.0.1:${port}`;
+const host = env('HOST');
+const issuer = `https://${host}:${port}`;
 
 const jwk = (alg) => {
   const { privateKey } = alg === 'ES256'
@@ -106,4 +107,4 @@ async function handle(req, res) {
 }
 const tls = { cert: readFileSync(env('TLS_CERT')), key: readFileSync(env('TLS_KEY')) };
 https.createServer(tls, (req, res) => handle(req, res).catch((error) => json(res, { error: String(error) }, 500)))
-  .listen(port, '127.0.0.1', () => console.log(`ready ${issuer}`));
+  .listen(port, host, () => console.log(`ready ${issuer}`));

@@ -6,6 +6,7 @@
 
 pub mod access;
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::client::{Endpoint, Reply};
+use crate::network;
 use crate::pki::{self, Authority, Files, Pair, SigningKey, write_private};
 use crate::port::Port;
 use crate::process::{Process, tail};
@@ -99,6 +101,12 @@ impl ControlPlane {
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://{}", self.api_port.address())
+    }
+
+    /// The API server as pods reach it.
+    #[must_use]
+    pub fn address_for_pods(&self) -> SocketAddr {
+        (network::HOST, self.api_port.number()).into()
     }
 
     /// The cluster's authority, PEM.
@@ -275,7 +283,8 @@ impl ControlPlane {
         command
             .arg(format!("--etcd-servers=http://{}", self.etcd_port.address()))
             .arg(format!("--secure-port={}", self.api_port.number()))
-            .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
+            .arg(format!("--bind-address={}", bind_address()))
+            .arg("--advertise-address=127.0.0.1")
             // A loopback address cannot be an endpoint of the `kubernetes` service: leave it without.
             .arg("--endpoint-reconciler-type=none")
             .arg("--service-cluster-ip-range=10.96.0.0/16")
@@ -373,6 +382,11 @@ fn start_etcd(tools: &Tools, directory: &Path, port: &Port) -> Result<Process> {
     Process::start("etcd", command, &directory.join("etcd.log"))
 }
 
+/// In a namespace of our own there are pods and nobody else.
+fn bind_address() -> Ipv4Addr {
+    if network::isolated() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST }
+}
+
 fn make_pki(directory: &Path) -> Result<(PkiFiles, Authority, Pair)> {
     let (authority, front_proxy) =
         (Authority::new("rig cluster")?, Authority::new("rig front proxy")?);
@@ -380,7 +394,8 @@ fn make_pki(directory: &Path) -> Result<(PkiFiles, Authority, Pair)> {
     let own = Pair { certificate: authority.certificate().to_owned(), key: authority.key() };
     let front_proxy_file = directory.join("front-proxy.crt");
     write_private(&front_proxy_file, front_proxy.certificate())?;
-    let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+    let host = network::HOST.to_string();
+    let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", &host];
     let files = PkiFiles {
         authority: own.write(directory, "cluster")?,
         front_proxy: front_proxy_file,

@@ -31,6 +31,8 @@ impl Link {
         ip(&["address", "add", &format!("{}/24", link.address()), "dev", &name])?;
         ip(&["link", "set", &peer, "up"])?;
         ip(&["link", "set", &name, "up"])?;
+        // The same for all nodes, and it stays.
+        ip(&["address", "replace", &format!("{}/32", network::HOST), "dev", "lo"])?;
         // The kubelet looks for a default route. It leads nowhere.
         ip(&["route", "replace", "default", "dev", &name])?;
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("let packets be forwarded")?;

@@ -1,38 +1,26 @@
-//! The gateway's end: one connection to the probe, made again whenever it is lost.
+//! The gateway's end: the connection to the probe, made again whenever it is lost, and what is wished of any probe.
 
 use std::{
-    collections::HashMap,
     io,
-    net::{Shutdown, TcpStream},
-    os::{
-        fd::{AsFd as _, BorrowedFd, OwnedFd},
-        unix::net::UnixStream,
-    },
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc,
+        atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use recorder_ebpf::{ABI_VERSION, Slot};
-
 use super::{
-    ANSWER_TIMEOUT, PROTOCOL_VERSION, SILENCE_MAX, TEST_BYTES,
-    channel::{Reader, Writer, is_gone, peer},
+    SILENCE_MAX,
+    channel::Reader,
     message::{Address, Counts, Form, FromGateway, FromProbe, decode, decode_batch, malformed},
+    session::{self, ConnectProbeError, Session, connect_error},
 };
 use crate::{
     model::CapabilityRecord,
-    witness::{
-        EndpointAddress, EndpointKind, Identity, Table, Trouble, health, locked,
-        loopback::{pair, pass},
-        notices::Correlator,
-        sys,
-    },
+    witness::{EndpointAddress, EndpointKind, Trouble, health, locked, notices::Correlator},
 };
 
 /// How often a lost probe is looked for.
@@ -40,31 +28,6 @@ const RECONNECT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Addresses that this process connected to and that are remembered.
 const EXPECTED_MAX: usize = 256;
-
-/// There is no probe to work with.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectProbeError {
-    /// Nobody listens there, or the connection broke.
-    #[error("no probe answers on {}: is `recorder probe` running on this node?", .path.display())]
-    Connect {
-        /// The socket.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
-    /// Somebody else listens there.
-    #[error(
-        "user {0} answers in the place of the probe, which runs as root or as the gateway's user"
-    )]
-    Stranger(u32),
-    /// The probe does not serve this gateway.
-    #[error("the probe refuses: {0}")]
-    Refused(String),
-    /// The bytes that this gateway passed are not in the table.
-    #[error("the way through the probe's table failed its self-test: {0}")]
-    SelfTest(String),
-}
 
 /// What the programs shall choose sockets by, to be set again whenever a probe comes.
 #[derive(Default)]
@@ -75,74 +38,6 @@ struct Wanted {
     /// Addresses that this process connected to, whether or not they are among the endpoints.
     expected: Vec<EndpointAddress>,
     watched: Vec<u64>,
-}
-
-/// The connection to a probe while it lasts. Its table ends with it: what a dead probe's programs counted
-/// stands still.
-pub(in crate::witness) struct Session {
-    table: Table,
-    stream: UnixStream,
-    writer: Writer,
-    identity: Identity,
-    lost: AtomicBool,
-    requests: AtomicU64,
-    answers: Mutex<HashMap<u64, mpsc::SyncSender<Option<String>>>>,
-    counts: Mutex<Counts>,
-}
-
-impl Session {
-    /// A socket's slot; None when there is none, or the probe is gone: its programs may have been cut off
-    /// before the socket's last byte. One system call.
-    pub(in crate::witness) fn read(&self, cookie: u64) -> Option<Slot> {
-        let slot = self.table.read(cookie)?;
-        // In this order: what was read was counted while the probe lived. A process that ends closes what
-        // it opened last first, so that this socket goes before the programs do.
-        let lives = !self.lost.load(Ordering::Acquire) && !is_gone(&self.stream);
-        lives.then_some(slot)
-    }
-
-    /// Looks at every slot.
-    pub(in crate::witness) fn for_each(&self, each: impl FnMut(&Slot)) {
-        self.table.for_each(each);
-    }
-
-    /// What this process is in the eyes of the programs.
-    pub(in crate::witness) fn identity(&self) -> Identity {
-        self.identity
-    }
-
-    /// Whether it is still there.
-    pub(in crate::witness) fn lives(&self) -> bool {
-        !self.lost.load(Ordering::Acquire)
-    }
-
-    /// Asks, and waits for the answer.
-    fn ask(
-        &self,
-        message: impl FnOnce(u64) -> FromGateway,
-        descriptors: &[BorrowedFd<'_>],
-    ) -> Result<(), String> {
-        let request = self.requests.fetch_add(1, Ordering::Relaxed);
-        let (answer, answered) = mpsc::sync_channel(1);
-        locked(&self.answers).insert(request, answer);
-        let sent = self.writer.send(&message(request), descriptors);
-        let done = sent.map_err(|error| error.to_string()).and_then(|()| {
-            match answered.recv_timeout(ANSWER_TIMEOUT) {
-                Ok(None) => Ok(()),
-                Ok(Some(error)) => Err(error),
-                Err(_) => Err("the probe does not answer".to_owned()),
-            }
-        });
-        locked(&self.answers).remove(&request);
-        done
-    }
-
-    fn answered(&self, request: u64, error: Option<String>) {
-        if let Some(waits) = locked(&self.answers).get(&request) {
-            // Whoever waited no longer does not care.
-            drop(waits.try_send(error));
-        }
-    }
 }
 
 /// The link to the probe. Dropping it ends it.
@@ -236,7 +131,7 @@ impl Link {
 
     /// What the probe counted, by its latest word; nothing while it is lost.
     pub(in crate::witness) fn counts(&self) -> Counts {
-        self.session().map_or_else(Counts::default, |session| *locked(&session.counts))
+        self.session().map_or_else(Counts::default, |session| session.counts())
     }
 
     /// Lets the copy of the listener go, without which its port stays open.
@@ -269,8 +164,7 @@ impl Drop for Link {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         if let Some(session) = self.session() {
-            // Gone already, where this fails.
-            drop(session.stream.shutdown(Shutdown::Both));
+            session.end();
         }
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
@@ -303,7 +197,7 @@ impl Shared {
 
     /// Takes a probe that serves into use.
     fn publish(&self, session: &Arc<Session>) -> io::Result<()> {
-        session.writer.send(&FromGateway::Start, &[])?;
+        session.send(&FromGateway::Start)?;
         *locked(&self.session) = Some(Arc::clone(session));
         Ok(())
     }
@@ -317,9 +211,7 @@ impl Shared {
                 continue;
             };
             let Err(why) = self.attend(&session, &mut reader);
-            session.lost.store(true, Ordering::Release);
-            // Whoever waits for an answer waits no longer.
-            locked(&session.answers).clear();
+            session.lose();
             *locked(&self.session) = None;
             if !self.stop.load(Ordering::Acquire) {
                 tracing::error!(%why, "the probe is lost: what passes now is not witnessed");
@@ -330,7 +222,7 @@ impl Shared {
 
     /// A probe that is back, told of all wishes and in use.
     fn again(&self) -> Option<(Arc<Session>, Reader)> {
-        let (session, mut reader, capability) = connect(&self.path)
+        let (session, mut reader, capability) = session::connect(&self.path)
             .inspect_err(|error| tracing::debug!(%error, "the probe is not back"))
             .ok()?;
         if !capability.self_test || capability.tier != self.capability.tier {
@@ -366,7 +258,7 @@ impl Shared {
             if form == Form::Batch {
                 let (batch, records) = decode_batch(&payload)?;
                 self.correlator.observe(records.into_iter());
-                session.writer.send(&FromGateway::Taken { batch }, &[])?;
+                session.send(&FromGateway::Taken { batch })?;
                 continue;
             }
             match decode(&payload)? {
@@ -380,7 +272,7 @@ impl Shared {
 
     fn pulse(&self, session: &Session, troubles: Vec<Trouble>, counts: Counts) {
         self.state.lasting(troubles);
-        let before = std::mem::replace(&mut *locked(&session.counts), counts);
+        let before = session.replace_counts(counts);
         let lost = counts.dropped_connections.saturating_sub(before.dropped_connections);
         if lost > 0 {
             self.state.instant(Trouble::ConnectionsLost { notices: lost });
@@ -398,99 +290,17 @@ fn await_probe(
 ) -> Result<(Session, Reader, CapabilityRecord), ConnectProbeError> {
     let deadline = Instant::now() + patience;
     loop {
-        match connect(path) {
+        match session::connect(path) {
             Err(_) if Instant::now() < deadline => thread::sleep(RECONNECT_INTERVAL),
             connected => return connected,
         }
     }
 }
 
-/// Connects, and passes the self-test of the way through the table. The notices do not flow yet.
-fn connect(path: &Path) -> Result<(Session, Reader, CapabilityRecord), ConnectProbeError> {
-    let failed = |source| connect_error(path, source);
-    let stream = UnixStream::connect(path).map_err(failed)?;
-    let user = peer(&stream).map_err(failed)?.user;
-    if user != 0 && user != sys::own_user() {
-        return Err(ConnectProbeError::Stranger(user));
-    }
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(failed)?;
-    let writer = Writer::new(&stream).map_err(failed)?;
-    let mut reader = Reader::new(stream.try_clone().map_err(failed)?);
-    let hello = FromGateway::Hello {
-        protocol: PROTOCOL_VERSION,
-        abi: ABI_VERSION,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    writer.send(&hello, &[]).map_err(failed)?;
-    let (capability, kept) = match reader.message().map_err(failed)? {
-        FromProbe::Hello { protocol, abi, capability, kept, .. }
-            if (protocol, abi) == (PROTOCOL_VERSION, ABI_VERSION) =>
-        {
-            (capability, kept)
-        }
-        FromProbe::Refused { why } => return Err(ConnectProbeError::Refused(why)),
-        _ => return Err(failed(malformed("an answer that is no hello of this version"))),
-    };
-    let table = reader.descriptor().and_then(|fd| Table::map(fd.as_fd())).map_err(failed)?;
-    let identity = known(&writer, &mut reader, &table)?;
-    tracing::info!(process = identity.tgid, kept, "the probe answers");
-    let session = Session {
-        table,
-        stream,
-        writer,
-        identity,
-        lost: AtomicBool::new(false),
-        requests: AtomicU64::new(0),
-        answers: Mutex::default(),
-        counts: Mutex::default(),
-    };
-    Ok((session, reader, capability))
-}
-
-/// Passes the known bytes: the probe learns what this process is, and this process that the table counts.
-fn known(
-    writer: &Writer,
-    reader: &mut Reader,
-    table: &Table,
-) -> Result<Identity, ConnectProbeError> {
-    let mut test = || -> io::Result<(Identity, [u64; 4])> {
-        let (mut near, mut far) = pair()?;
-        for stream in [&near, &far] {
-            stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        }
-        writer.send(&FromGateway::Pair, &[near.as_fd(), far.as_fd()])?;
-        let FromProbe::Counted = reader.message()? else {
-            return Err(malformed("another answer than that the pair is counted"));
-        };
-        let [up, down] = TEST_BYTES.map(|bytes| bytes as usize);
-        pass(&mut near, &mut far, up)?;
-        pass(&mut far, &mut near, down)?;
-        writer.send(&FromGateway::WhoAmI, &[])?;
-        let FromProbe::Known { tgid, cgroup_id, netns_cookie } = reader.message()? else {
-            return Err(malformed("another answer than who this is"));
-        };
-        let slot = |end: &TcpStream| {
-            let cookie = sys::cookie(end.as_fd())?;
-            io::Result::Ok(table.read(cookie).unwrap_or_default())
-        };
-        let (near, far): (Slot, Slot) = (slot(&near)?, slot(&far)?);
-        let counted = [near.sent_bytes, near.received_bytes, far.received_bytes, far.sent_bytes];
-        Ok((Identity { tgid, cgroup_id, netns_cookie }, counted))
-    };
-    let (identity, counted) =
-        test().map_err(|error| ConnectProbeError::SelfTest(error.to_string()))?;
-    let [up, down] = TEST_BYTES;
-    if counted != [up, down, up, down] {
-        let why = format!("of {TEST_BYTES:?} bytes {counted:?} were counted");
-        return Err(ConnectProbeError::SelfTest(why));
-    }
-    Ok(identity)
-}
-
 /// Tells a probe all wishes before notices flow, so that each answer is the next message.
 fn tell_all(session: &Session, reader: &mut Reader, wanted: &Wanted) -> io::Result<()> {
     let mut ask = |message: FromGateway, descriptors: &[BorrowedFd<'_>]| -> io::Result<()> {
-        session.writer.send(&message, descriptors)?;
+        session.pass(&message, descriptors)?;
         match reader.message()? {
             FromProbe::Done { error: None, .. } => Ok(()),
             FromProbe::Done { error: Some(error), .. } => Err(io::Error::other(error)),
@@ -522,8 +332,4 @@ fn addresses(wanted: &Wanted) -> Vec<Address> {
     };
     let further = wanted.expected.iter().filter(|one| !wanted.endpoints.contains(one));
     wanted.endpoints.iter().chain(further).map(address).collect()
-}
-
-fn connect_error(path: &Path, source: io::Error) -> ConnectProbeError {
-    ConnectProbeError::Connect { path: path.to_owned(), source }
 }

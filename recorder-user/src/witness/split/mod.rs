@@ -16,12 +16,14 @@ mod link;
 mod mailbox;
 mod message;
 mod server;
+mod session;
 
 use std::time::Duration;
 
-pub use link::ConnectProbeError;
-pub(super) use link::{Link, Session};
+pub(super) use link::Link;
 pub use server::{ProbeSocket, ServeOptions, ServeProbeError};
+pub use session::ConnectProbeError;
+pub(super) use session::Session;
 
 /// Where the probe listens unless it is told otherwise.
 pub const SOCKET: &str = "/run/decklog/probe.sock";

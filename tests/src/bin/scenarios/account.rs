@@ -7,10 +7,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use recorder_user::model::{
     Account, AccountState, CapabilityRecord as Witness, ConnectionClosed, Gap, Record,
-    SocketEvidence, Tier,
+    SocketEvidence, Tier, WitnessEvent,
 };
 use recorder_user::store::Reader;
 use rig::client::Protocol;
+use rig::frozen::Frozen;
 use rig::gateway::Options;
 use rig::stopped::Stopped;
 use rig::theft;
@@ -18,6 +19,7 @@ use rig::wait::{Level, until};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use crate::runner::{Scenario, scenario};
 use crate::scene::{Scene, search_until};
@@ -31,6 +33,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!("account-is-complete", account_is_complete),
         scenario!("account-without-ebpf", account_without_ebpf),
         scenario!("account-of-rude-clients-is-complete", rude_clients),
+        scenario!("account-of-ten-thousand-short-connections", short_connections, 300),
+        scenario!("account-with-a-full-ring", full_ring),
         scenario!("account-after-the-witness-was-cut-off", cut_off_witness),
         scenario!("stolen-bytes-are-a-gap", stolen_bytes_are_a_gap),
         scenario!("spliced-bytes-are-a-gap", spliced_bytes_are_a_gap),
@@ -213,17 +217,12 @@ async fn cut_off_witness(scene: Rc<Scene>) -> Result<()> {
     let counted = r#"decklog_witness_changes_total{event="detached"} 1"#;
     ensure!(metrics.contains(counted), "no {counted} in\n{metrics}");
     until("the connection's account is on record", Duration::from_secs(10), async || {
-        for stored in Reader::open(&gateway.store())?.records() {
-            if let Record::ConnectionClosed(closed) = stored?.record
-                && closed.role == "client"
-            {
-                let account = closed.account;
-                ensure!(account.state == AccountState::Complete, "bytes were counted: {account:?}");
-                ensure!(!account.kernel_verified, "{account:?}");
-                return Ok(Level::Reached(()));
-            }
-        }
-        Ok(Level::NotYet("not there".into()))
+        let Some(account) = accounts_of_clients(&gateway)?.pop() else {
+            return Ok(Level::NotYet("not there".into()));
+        };
+        ensure!(account.state == AccountState::Complete, "bytes were counted: {account:?}");
+        ensure!(!account.kernel_verified, "{account:?}");
+        Ok(Level::Reached(()))
     })
     .await
 }
@@ -278,19 +277,110 @@ async fn rude_clients(scene: Rc<Scene>) -> Result<()> {
         drop(tcp.read_to_end(&mut Vec::new()).await);
     }
     until("every connection's account is on record", Duration::from_secs(10), async || {
-        let mut accounts = Vec::new();
-        for stored in Reader::open(&gateway.store())?.records() {
-            match stored?.record {
-                Record::ConnectionClosed(closed) if closed.role == "client" => {
-                    accounts.push(closed.account);
-                }
-                _ => {}
-            }
-        }
+        let accounts = accounts_of_clients(&gateway)?;
         for account in &accounts {
             ensure!(account.state == AccountState::Complete, "{account:?}");
         }
         Ok(Level::when(accounts.len() == 12, || format!("{} accounts", accounts.len())))
+    })
+    .await
+}
+
+/// Ten thousand connections that carry one request each: every one of them has its account.
+async fn short_connections(scene: Rc<Scene>) -> Result<()> {
+    const CONNECTIONS: usize = 10_000;
+    const AT_ONCE: usize = 16;
+    let gateway = scene.gateway(&Options::default()).await?;
+    let alice = Rc::new(scene.as_user(&gateway, "alice").await?);
+    let mut clients = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        let alice = Rc::clone(&alice);
+        clients.spawn_local(async move {
+            for _ in 0..CONNECTIONS / AT_ONCE {
+                alice.get("/api/v1/namespaces/default").await?.success()?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(client) = clients.join_next().await {
+        client??;
+    }
+    let accounts = until("every connection has its account", Duration::from_secs(30), async || {
+        let accounts = accounts_of_clients(&gateway)?;
+        let all = accounts.len() == CONNECTIONS;
+        Ok(if all {
+            Level::Reached(accounts)
+        } else {
+            Level::NotYet(format!("{} accounts", accounts.len()))
+        })
+    })
+    .await?;
+    let odd = accounts.iter().find(|account| account.state != AccountState::Complete);
+    ensure!(odd.is_none(), "{odd:?}");
+    Ok(())
+}
+
+fn accounts_of_clients(gateway: &rig::gateway::Gateway) -> Result<Vec<Account>> {
+    let mut accounts = Vec::new();
+    for stored in Reader::open(&gateway.store())?.records() {
+        match stored?.record {
+            Record::ConnectionClosed(closed) if closed.role == "client" => {
+                accounts.push(closed.account);
+            }
+            _ => {}
+        }
+    }
+    Ok(accounts)
+}
+
+/// Nobody empties the kernel's ring until it is full. Byte counts do not pass through it and stay exact; that notices
+/// were lost is on record, and in the account of the connection whose notices they were.
+async fn full_ring(scene: Rc<Scene>) -> Result<()> {
+    let config = json!({"witness": {"ringSize": "4KiB"}});
+    let options = Options { config, ..Options::default() };
+    let gateway = scene.gateway(&options).await?;
+    if !attached(&gateway, "sock_ops")? {
+        println!("      no ring here");
+        return Ok(());
+    }
+    let alice = scene.as_user(&gateway, "alice").await?;
+    let mut connection = alice.connect(Protocol::Http1).await?;
+    connection.get("/api/v1/namespaces").await?.success()?;
+    let frozen = Frozen::thread(gateway.id().context("the gateway runs")?, "witness-drain")?;
+    for _ in 0..50 {
+        // Every turn of direction is a notice, on either side of the gateway.
+        connection.get("/api/v1/namespaces").await?.success()?;
+    }
+    noticed(&gateway, WitnessEvent::Overflow).await?;
+    noticed(&gateway, WitnessEvent::NoticesStopped).await?;
+    drop(frozen);
+    noticed(&gateway, WitnessEvent::Recovered).await?;
+    connection.get("/api/v1/namespaces").await?.success()?;
+    drop(connection);
+    alice.connect(Protocol::Http1).await?.get("/api/v1/namespaces").await?.success()?;
+    until("both connections' accounts are on record", Duration::from_secs(10), async || {
+        let accounts = accounts_of_clients(&gateway)?;
+        let [lossy, whole] = &accounts[..] else {
+            return Ok(Level::NotYet(format!("{accounts:?}")));
+        };
+        ensure!(lossy.state == AccountState::Complete, "{lossy:?}");
+        let reason = lossy.reason.as_deref().unwrap_or_default();
+        ensure!(reason.contains("notices were lost"), "{lossy:?}");
+        ensure!(whole.state == AccountState::Complete && whole.reason.is_none(), "{whole:?}");
+        Ok(Level::Reached(()))
+    })
+    .await
+}
+
+async fn noticed(gateway: &rig::gateway::Gateway, event: WitnessEvent) -> Result<()> {
+    until("the change of the witness is on record", Duration::from_secs(10), async || {
+        let mut changes = Vec::new();
+        for stored in Reader::open(&gateway.store())?.records() {
+            if let Record::WitnessChanged(changed) = stored?.record {
+                changes.push(changed.event);
+            }
+        }
+        Ok(Level::when(changes.contains(&event), || format!("{event:?} is not in {changes:?}")))
     })
     .await
 }

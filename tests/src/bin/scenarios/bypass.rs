@@ -1,12 +1,14 @@
 //! What goes round the gateway: reported with who it was and how much passed; and who the gateway's own clients are.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rig::gateway::{Gateway, Options};
 use rig::node::pods::{Pod, manifest};
+use rig::stopped::Stopped;
 use rig::theft;
 use rig::wait::{Level, until};
 use serde_json::{Value, json};
@@ -21,6 +23,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!("bypass-that-was-there-before", that_was_there_before),
         scenario!("bypass-by-a-pod", by_a_pod),
         scenario!("bypass-through-a-stolen-socket", through_a_stolen_socket),
+        scenario!("bypass-by-a-look-into-a-socket", by_a_look),
         scenario!("client-process-of-a-session", client_process),
     ]
 }
@@ -59,7 +62,7 @@ async fn speak_plainly(port: u16) -> Result<(u16, usize)> {
     Ok((local, answer.len()))
 }
 
-pub(crate) fn port_of(url: &str) -> Result<u16> {
+fn port_of(url: &str) -> Result<u16> {
     let port = url.rsplit(':').next().context("a URL with a port")?;
     port.trim_end_matches('/').parse().context("a port")
 }
@@ -145,36 +148,37 @@ async fn that_was_there_before(scene: Rc<Scene>) -> Result<()> {
     Ok(())
 }
 
-/// A pod `rogue` that says [`PLAIN`] to the API server on the node's loopback, shows the bytes of the answer, and does
-/// what `then` says.
-pub(crate) fn rogue(port: u16, then: &str) -> Value {
+/// A pod `rogue` that says [`PLAIN`] to the API server, shows the bytes of the answer, and does what `then` says.
+pub(crate) fn rogue(api_server: SocketAddr, then: &str) -> Value {
+    let (host, port) = (api_server.ip(), api_server.port());
     let script = format!(
-        "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc 127.0.0.1 {port} | wc -c\n{then}\nsleep 3600"
+        "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc {host} {port} | wc -c\n{then}\nsleep 3600"
     );
-    let mut wanted = manifest("rogue", &["sh", "-c", &script]);
-    wanted["spec"]["hostNetwork"] = json!(true);
-    wanted
+    manifest("rogue", &["sh", "-c", &script])
 }
 
 /// A pod that uses its own ServiceAccount's token is named; the kubelet, which a rule allows, is not.
 async fn by_a_pod(scene: Rc<Scene>) -> Result<()> {
     let cluster = scene.world.cluster().await?;
-    let port = port_of(&cluster.plane.url())?;
+    let api_server = cluster.plane.address_for_pods();
     let allow = json!([
         {"cgroup": "/decklog-node-*/kubelet.service"}, {"executable": "**/kube-*"},
     ]);
     let mut config = watching(&allow, "ebpf");
     config.config["witness"]["host"] = json!({"podLogs": cluster.pod_logs()});
+    // The gateway's own way there is another.
+    config.config["witness"]["endpoints"] = json!([api_server]);
     let gateway =
         Gateway::start(scene.directory(), &cluster.plane, &[scene.issuer()], &config).await?;
     let client = scene.directory().join("client");
     fs::create_dir_all(&client)?;
     fs::copy(scene.kubectl().binary(), client.join("kubectl"))?;
+    let account = "/var/run/secrets/kubernetes.io/serviceaccount";
     let mut wanted = rogue(
-        port,
+        api_server,
         &format!(
-            "/client/kubectl --server=https://127.0.0.1:{port} --insecure-skip-tls-verify \
-             --token=\"$(cat /var/run/secrets/kubernetes.io/serviceaccount/token)\" \
+            "/client/kubectl --server=https://{api_server} --certificate-authority={account}/ca.crt \
+             --token=\"$(cat {account}/token)\" \
              --cache-dir=/tmp/cache get --raw /version"
         ),
     );
@@ -241,6 +245,44 @@ async fn through_a_stolen_socket(scene: Rc<Scene>) -> Result<()> {
 }
 
 const STOLEN: usize = 7;
+
+/// Somebody reads what a client sends and leaves it where it is (`MSG_PEEK`): nothing is missing anywhere, no byte counts
+/// twice, and it is told who looked.
+async fn by_a_look(scene: Rc<Scene>) -> Result<()> {
+    let allow = json!([{"cgroup": "**"}]);
+    let gateway = scene.gateway(&watching(&allow, "ebpf")).await?;
+    let alice = scene.as_user(&gateway, "alice").await?;
+    let mut tls = gateway.endpoint().tls(&[b"http/1.1"]).await?;
+    let token = scene.token("alice").await?;
+    let request = |connection: &str| {
+        format!(
+            "GET /api/v1/namespaces HTTP/1.1\r\nHost: gateway\r\nConnection: {connection}\r\n\
+             Authorization: Bearer {token}\r\n\r\n"
+        )
+    };
+    tls.write_all(request("keep-alive").as_bytes()).await?;
+    tls.read_exact(&mut [0; 15]).await?;
+    search_until(&gateway, &[], |rows| !rows.is_empty()).await?;
+    let pid = gateway.id().context("the gateway runs")?;
+    let local = tls.get_ref().0.local_addr()?;
+    let socket = theft::socket_towards(pid, local.port())?;
+    let stopped = Stopped::new(pid)?;
+    tls.write_all(request("close").as_bytes()).await?;
+    tls.flush().await?;
+    for _ in 0..3 {
+        ensure!(socket.peek(&mut [0; 64])? > 0, "there is nothing to be seen");
+    }
+    drop((stopped, socket));
+    tls.read_to_end(&mut Vec::new()).await?;
+    drop(tls);
+    let found = ended(&gateway, |session| session["bypass"]["relation"] == "intruder").await?;
+    let bypass = &found["bypass"];
+    ensure!(bypass["origin"]["process"]["pid"] == std::process::id(), "{found}");
+    ensure!(bypass["remote"] == local.to_string(), "{found}");
+    ensure!(bypass["sentBytes"] == 0, "{found}");
+    // The gateway's own account is whole: `account::check` looks at all of them.
+    alice.get("/api/v1/namespaces").await?.success().map(drop)
+}
 
 /// kubectl on the gateway's node is known by its process, and what else it connects to is recorded with its session.
 async fn client_process(scene: Rc<Scene>) -> Result<()> {

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use recorder_user::model::{ConnectionClosed, ExchangeSettled, Record, Spent, Tier};
 use recorder_user::store::Reader;
-use rig::client::Protocol;
+use rig::client::{Protocol, json_request};
+use rig::frozen::Frozen;
 use rig::gateway::{Gateway, Options};
 use rig::stopped::Stopped;
 use rig::wait::{Level, until};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 
@@ -21,6 +23,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!("time-of-a-slow-client-is-the-clients", slow_client),
         scenario!("time-of-a-slow-api-server-is-the-api-servers", slow_api_server),
+        scenario!("time-of-a-slow-record-is-the-gateways", slow_record),
         scenario!("time-of-a-stopped-gateway-is-in-the-queue", stopped_gateway),
         scenario!("http2-exchanges-that-share-a-connection-say-so", shared_connection),
     ]
@@ -86,6 +89,48 @@ async fn slow_api_server(scene: Rc<Scene>) -> Result<()> {
         expect("API server", spent, spent.upstream, delay, took)?;
     }
     Ok(())
+}
+
+/// A change must be on record before it is forwarded: the gateway waits for its writer, which stands still.
+async fn slow_record(scene: Rc<Scene>) -> Result<()> {
+    let gateway = scene.gateway(&Options::default()).await?;
+    let alice = scene.as_user(&gateway, "alice").await?;
+    let mut connection = alice.connect(Protocol::Http1).await?;
+    connection.get(PATH).await?.success()?;
+    for (index, delay) in DELAYS.into_iter().enumerate() {
+        let frozen = Frozen::thread(gateway.id().context("it runs")?, "decklog-write")?;
+        let before = queue_bytes(&gateway).await?;
+        let begun = Instant::now();
+        let map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("record-{index}")},
+        });
+        let request = json_request("POST", &format!("{PATH}/configmaps"), &map)?;
+        let asked = async {
+            let reply = connection.call(request).await?.success();
+            anyhow::Ok((reply?, begun.elapsed()))
+        };
+        let waits = async {
+            until("the intent waits to be written", LIMIT, async || {
+                let now = queue_bytes(&gateway).await?;
+                Ok(Level::when(now > before, || format!("{now} bytes are queued, as before")))
+            })
+            .await?;
+            tokio::time::sleep(delay).await;
+            drop(frozen);
+            anyhow::Ok(())
+        };
+        let ((_, took), ()) = tokio::try_join!(asked, waits)?;
+        let spent = spent(&gateway, index + 1).await?;
+        expect("gateway", spent, spent.gateway, delay, took)?;
+    }
+    Ok(())
+}
+
+async fn queue_bytes(gateway: &Gateway) -> Result<u64> {
+    let (_, metrics) = gateway.health("/metrics").await?;
+    let name = "decklog_store_state{what=\"queue_bytes\"} ";
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name));
+    value.context("the queue's bytes are in the metrics")?.parse().context("a number")
 }
 
 /// A gateway that stands still while a request is there for it.

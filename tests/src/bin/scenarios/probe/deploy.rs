@@ -1,6 +1,7 @@
 //! The shipped manifests: what they say, and what becomes of them on a real node.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
@@ -9,6 +10,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use rig::client::Endpoint;
 use rig::gateway::jwt;
+use rig::issuer::Issuer;
+use rig::network;
 use rig::node::pods::{Pod, manifest};
 use rig::pki::{Authority, write_private};
 use rig::policy::ALLOW_ALL;
@@ -20,7 +23,7 @@ use serde_json::{Value, json};
 
 use super::rollout;
 use crate::bypass;
-use crate::scene::Scene;
+use crate::scene::{Scene, USERS};
 use crate::streams::Cluster;
 
 /// Which overlay of `deploy/kustomize`.
@@ -112,6 +115,8 @@ pub(super) struct Deployment<'s> {
     pub(super) cluster: Rc<Cluster>,
     pub(super) admin: PathBuf,
     authority: Authority,
+    /// Which pods reach: that of the other scenarios is on loopback.
+    issuer: Issuer,
     overlay: Overlay,
     /// Two directories of the node: the gateway's, and that of the client's pod.
     home: PathBuf,
@@ -139,11 +144,13 @@ impl<'s> Deployment<'s> {
         tokio::task::spawn_blocking(move || product::write(&binaries, &built)).await??;
         cluster.node.import(&archive).await?;
         fs::remove_file(&archive)?;
+        let issuer = scene.directory().join("issuer");
         let deployment = Self {
             scene,
             admin: cluster.plane.admin_kubeconfig()?,
             cluster,
             authority: Authority::new("decklog")?,
+            issuer: Issuer::start_on(network::HOST, &issuer, &USERS, TOKEN_TTL).await?,
             overlay,
             home: scene.directory().join("node"),
             client: scene.directory().join("client"),
@@ -161,15 +168,12 @@ impl<'s> Deployment<'s> {
         copy_tree(&shipped(), &copy)?;
         let own = copy.join("kustomize/overlays/rig");
         fs::create_dir_all(&own)?;
-        let address = self.cluster.node.address().to_string();
-        let tls = self.authority.server("decklog", &[&address])?;
+        let tls = self.authority.server("decklog", &[SERVICE])?;
         write_private(&own.join("tls.crt"), &tls.certificate)?;
         write_private(&own.join("tls.key"), &tls.key)?;
         fs::write(own.join("gateway.yaml"), self.config().to_string())?;
         fs::write(own.join("all.cedar"), ALLOW_ALL)?;
-        // On the node's own network, since the issuer and the API server of the rig are on its loopback.
         let pod = json!({
-            "hostNetwork": true,
             "volumes": [
                 {"name": "store", "hostPath": {"path": self.home}},
                 {"name": "pod-logs", "hostPath": {"path": self.cluster.pod_logs()}},
@@ -199,9 +203,12 @@ impl<'s> Deployment<'s> {
 
     fn config(&self) -> Value {
         let account = "/var/run/secrets/kubernetes.io/serviceaccount";
-        // The rig itself, which is in the root cgroup, speaks with the API server too.
+        // The kubelet and the rig itself, which is in the root cgroup, have another address of the API server.
+        let local = self.cluster.plane.url();
+        let local = local.trim_start_matches("https://");
         let mut witness = json!({
             "mode": "ebpf",
+            "endpoints": [local],
             "host": {"proc": "/host/proc"},
             "allow": [{"cgroup": "/"}, {"cgroup": "/decklog-node-*/kubelet.service"}],
         });
@@ -214,17 +221,23 @@ impl<'s> Deployment<'s> {
             "health": {"listen": "0.0.0.0:9080"},
             "store": {"directory": "/var/lib/decklog/store"},
             "clusters": [{
-                "name": "rig", "server": self.cluster.plane.url(),
+                "name": "rig",
+                "server": format!("https://{}", self.cluster.plane.address_for_pods()),
                 "certificateAuthority": format!("{account}/ca.crt"),
                 "credential": {"tokenFile": format!("{account}/token")},
             }],
-            "authentication": {"jwt": [jwt(self.scene.issuer())]},
+            "authentication": {"jwt": [jwt(&self.issuer)]},
             "policy": {
                 "access": "/etc/decklog-policy/access",
                 "recording": "/etc/decklog-policy/recording",
             },
             "witness": witness,
         })
+    }
+
+    /// Where the pods of clients are.
+    fn namespace(&self) -> String {
+        format!("deploy-{}", self.overlay.name())
     }
 
     /// The overlay's name.
@@ -268,10 +281,23 @@ impl<'s> Deployment<'s> {
         self.kubectl(&all).await.unwrap_or_else(|error| format!("{error:#}"))
     }
 
-    /// The gateway as clients on other nodes reach it.
-    pub(super) fn endpoint(&self) -> Result<Endpoint> {
-        let address = (self.cluster.node.address(), 8443).into();
-        Endpoint::new(address, self.authority.certificate(), None)
+    /// The Service's one endpoint, when it is ready. The rig's node has no kube-proxy (it takes netfilter), so clients
+    /// follow the Service's EndpointSlices themselves.
+    pub(super) async fn endpoint(&self) -> Result<Endpoint> {
+        let path = "/apis/discovery.k8s.io/v1/namespaces/decklog/endpointslices\
+                    ?labelSelector=kubernetes.io/service-name%3Ddecklog";
+        let slices = self.cluster.plane.get(path).await?.json()?;
+        let endpoints = slices["items"].as_array().into_iter().flatten();
+        let endpoints = endpoints.flat_map(|slice| slice["endpoints"].as_array()).flatten();
+        let ready = endpoints.into_iter().find(|it| it["conditions"]["ready"] == true);
+        let address = ready.and_then(|it| it["addresses"][0].as_str()).context("none is ready")?;
+        let address: IpAddr = address.parse().context("an address")?;
+        Endpoint::new((address, PORT).into(), self.authority.certificate(), None)?.named(SERVICE)
+    }
+
+    /// A token of the deployment's issuer.
+    pub(super) async fn token(&self, user: &str) -> Result<String> {
+        self.issuer.token(user).await
     }
 
     pub(super) fn recorder(&self) -> Result<Recorder> {
@@ -294,15 +320,18 @@ impl<'s> Deployment<'s> {
 
     /// kubectl in a pod of its own, which knows nothing but the gateway.
     async fn visit(&self) -> Result<()> {
-        let namespace = format!("deploy-{}", self.overlay.name());
+        let namespace = self.namespace();
         let plane = &self.cluster.plane;
         let mut client = manifest("client", &["sleep", "3600"]);
+        // What DNS would tell.
+        let gateway = self.endpoint().await?.address().ip();
+        client["spec"]["hostAliases"] = json!([{"ip": gateway, "hostnames": [SERVICE]}]);
         client["spec"]["volumes"] = json!([{"name": "client", "hostPath": {"path": self.client}}]);
         client["spec"]["containers"][0]["volumeMounts"] =
             json!([{"name": "client", "mountPath": "/client"}]);
         fs::copy(self.scene.kubectl().binary(), self.client.join("kubectl"))?;
         write_private(&self.client.join("ca.crt"), self.authority.certificate())?;
-        let token = self.scene.token("alice").await?;
+        let token = self.token("alice").await?;
         write_private(&self.client.join("kubeconfig"), &self.kubeconfig(&token).to_string())?;
         let client = Pod::run(plane, &namespace, &client).await?;
         let target = Pod::run(plane, &namespace, &manifest("target", &["sleep", "3600"])).await?;
@@ -320,7 +349,7 @@ impl<'s> Deployment<'s> {
     }
 
     fn kubeconfig(&self, token: &str) -> Value {
-        let server = format!("https://{}:8443", self.cluster.node.address());
+        let server = format!("https://{SERVICE}:{PORT}");
         json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "decklog",
             "clusters": [{"name": "decklog", "cluster": {
@@ -356,6 +385,8 @@ impl<'s> Deployment<'s> {
         let sessions = recorder.json(&["ls", "--kind", "api"]).await?;
         let session = sessions.first().context("a session")?;
         ensure!(session["account"]["kernelVerified"] == true, "{session}");
+        let pod = &session["client"]["origin"]["pod"];
+        ensure!(pod["name"] == "client" && pod["namespace"] == self.namespace(), "{session}");
         let shown = recorder.run(&["show", session["session"].as_str().context("an id")?]).await?;
         ensure!(shown.success() && shown.stdout.contains("kernel-verified"), "{}", shown.stdout);
         Ok(())
@@ -363,9 +394,10 @@ impl<'s> Deployment<'s> {
 
     /// A pod that speaks with the API server itself is named, and nobody else: neither the kubelet nor this gateway.
     async fn reports_a_bypass(&self) -> Result<()> {
-        let namespace = format!("deploy-{}", self.overlay.name());
-        let port = bypass::port_of(&self.cluster.plane.url())?;
-        let rogue = Pod::run(&self.cluster.plane, &namespace, &bypass::rogue(port, "")).await?;
+        let namespace = self.namespace();
+        let plane = &self.cluster.plane;
+        let rogue = bypass::rogue(plane.address_for_pods(), "");
+        let rogue = Pod::run(plane, &namespace, &rogue).await?;
         let recorder = self.recorder()?;
         let found = until("the bypass is on record", RECORD_LIMIT, async || {
             let found = recorder.json(&["search", "--kind", "bypass", "--limit", "0"]).await?;
@@ -417,6 +449,10 @@ async fn succeeded(command: Command) -> Result<String> {
     Ok(output.stdout)
 }
 
+/// What clients call the gateway, and its certificate says.
+const SERVICE: &str = "decklog.decklog.svc";
+const PORT: u16 = 8443;
+const TOKEN_TTL: Duration = Duration::from_secs(3600);
 const ROLLOUT_LIMIT: Duration = Duration::from_secs(180);
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 const RECORD_LIMIT: Duration = Duration::from_secs(20);

@@ -4,16 +4,20 @@
 mod deploy;
 mod rollout;
 
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use recorder_user::model::{Record, WitnessEvent};
+use recorder_user::model::{AccountState, Record, Timestamp, WitnessEvent};
 use recorder_user::store::Reader;
 use rig::client::Protocol;
 use rig::gateway::{Gateway, Options};
 use rig::probe::Probe;
 use rig::wait::{Level, until};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::account::{all_complete, busy_visit};
 use crate::runner::{Scenario, scenario};
@@ -24,6 +28,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!("probe-witnesses-a-gateway-without-rights", without_rights),
         scenario!("probe-lost-and-back", lost_and_back),
         scenario!("probe-stopped-is-lost", stopped_is_lost),
+        scenario!("probe-killed-under-load", killed_under_load),
         scenario!("probe-keeps-notices-for-the-next-gateway", keeps_notices),
         scenario!("deploy-renders", deploy::renders),
         scenario!("deploy-privileged", deploy::privileged, 600),
@@ -135,6 +140,72 @@ async fn stopped_is_lost(scene: Rc<Scene>) -> Result<()> {
     changed_to(&gateway, &[WitnessEvent::ProbeLost, WitnessEvent::Recovered]).await?;
     let account = account_of_one(&scene, &gateway, "after").await?;
     ensure!(account["state"] == "complete", "{account}");
+    Ok(())
+}
+
+/// The probe dies three times while clients are busy, on connections that stay and on new ones. No request fails; what
+/// was under way while nobody counted is unwitnessed, and nothing of it is called complete.
+async fn killed_under_load(scene: Rc<Scene>) -> Result<()> {
+    const DEATHS: usize = 3;
+    const WHILE: Duration = Duration::from_millis(500);
+    let (mut probe, gateway) = start(&scene).await?;
+    let alice = Rc::new(scene.as_user(&gateway, "alice").await?);
+    let busy = Rc::new(Cell::new(true));
+    let mut clients = JoinSet::new();
+    for stays in [true, false] {
+        for protocol in [Protocol::Http1, Protocol::Http2] {
+            let (alice, busy) = (Rc::clone(&alice), Rc::clone(&busy));
+            clients.spawn_local(async move {
+                let mut connection = alice.connect(protocol).await?;
+                while busy.get() {
+                    if !stays {
+                        connection = alice.connect(protocol).await?;
+                    }
+                    connection.get("/api/v1/namespaces").await?.success()?;
+                }
+                anyhow::Ok(())
+            });
+        }
+    }
+    let mut blind = Vec::new();
+    let mut expected = Vec::new();
+    for _ in 0..DEATHS {
+        tokio::time::sleep(WHILE).await;
+        let begun = Timestamp::now();
+        probe.kill()?;
+        expected.push(WitnessEvent::ProbeLost);
+        changed_to(&gateway, &expected).await?;
+        tokio::time::sleep(WHILE).await;
+        blind.push((begun, Timestamp::now()));
+        probe.resume().await?;
+        expected.push(WitnessEvent::Recovered);
+        changed_to(&gateway, &expected).await?;
+    }
+    tokio::time::sleep(WHILE).await;
+    busy.set(false);
+    while let Some(client) = clients.join_next().await {
+        client??;
+    }
+    let (mut complete, mut unwitnessed) = (0, 0);
+    let mut begun = HashMap::new();
+    for stored in Reader::open(&gateway.store())?.records() {
+        match stored?.record {
+            Record::ExchangeOpened(opened) => drop(begun.insert(opened.exchange, opened.time)),
+            Record::ExchangeSettled(settled) => {
+                let from = begun[&settled.exchange];
+                let is_blind =
+                    blind.iter().any(|(lost, back)| from < *back && settled.time > *lost);
+                match settled.account.state {
+                    AccountState::Complete if !is_blind => complete += 1,
+                    AccountState::Unwitnessed => unwitnessed += usize::from(is_blind),
+                    _ => anyhow::bail!("{blind:?}: {settled:?} from {from}"),
+                }
+            }
+            _ => {}
+        }
+    }
+    println!("      {complete} complete, {unwitnessed} unwitnessed while there was no probe");
+    ensure!(complete > 0 && unwitnessed > 0, "{complete} complete, {unwitnessed} unwitnessed");
     Ok(())
 }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use http::StatusCode;
-use rig::client::Endpoint;
 use rig::wait::{Level, until};
 use serde_json::json;
 
@@ -31,8 +30,7 @@ pub(super) async fn under_load(deployment: &Deployment<'_>) -> Result<()> {
     let plane = &deployment.cluster.plane;
     let namespace = &*format!("load-{}", deployment.name());
     plane.namespace(namespace).await?;
-    let token = deployment.scene.token("alice").await?;
-    let alice = deployment.endpoint()?.bearer(token);
+    let token = deployment.token("alice").await?;
     let load = Load::default();
     let restart = async {
         deployment.kubectl(&["rollout", "restart", "daemonset/decklog", "-n", "decklog"]).await?;
@@ -42,7 +40,7 @@ pub(super) async fn under_load(deployment: &Deployment<'_>) -> Result<()> {
     };
     let clients = async {
         let path = format!("/api/v1/namespaces/{namespace}/configmaps");
-        let each = |client| create(&load, &alice, &path, client);
+        let each = |client| create(&load, deployment, &token, &path, client);
         tokio::try_join!(each(0), each(1), each(2), each(3)).map(drop)
     };
     tokio::try_join!(restart, clients)?;
@@ -65,12 +63,23 @@ pub(super) async fn under_load(deployment: &Deployment<'_>) -> Result<()> {
 }
 
 /// Creates one after the other, each as often as it takes.
-async fn create(load: &Load, alice: &Endpoint, path: &str, client: usize) -> Result<()> {
+async fn create(
+    load: &Load,
+    deployment: &Deployment<'_>,
+    token: &str,
+    path: &str,
+    client: usize,
+) -> Result<()> {
     let (mut number, mut afterwards) = (0, 0);
     while afterwards < AFTERWARDS {
         let name = format!("load-{client}-{number}");
         let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
-        match alice.json("POST", path, &object).await {
+        // The new pod has another address.
+        let reply = match deployment.endpoint().await {
+            Ok(gateway) => gateway.bearer(token).json("POST", path, &object).await,
+            Err(error) => Err(error),
+        };
+        match reply {
             Ok(reply) if reply.status == StatusCode::CREATED => {
                 load.acknowledged.borrow_mut().insert(name);
             }

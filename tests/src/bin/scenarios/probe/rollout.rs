@@ -52,7 +52,7 @@ pub(super) async fn under_load(deployment: &Deployment<'_>) -> Result<()> {
         let rows = recorder.search(&["--namespace", namespace]).await?;
         let recorded: BTreeSet<_> = rows
             .iter()
-            .filter(|row| row["status"] == 201 && row["account"]["kernelVerified"] == true)
+            .filter(|row| row["status"] == 201 && row["account"]["state"] == "complete")
             .filter_map(|row| row["objects"][0]["name"].as_str())
             .map(str::to_owned)
             .collect();

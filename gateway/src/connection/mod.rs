@@ -1,32 +1,30 @@
 //! A TCP connection under the kernel's witness: every byte that crosses it is counted here, under TLS
 //! (ciphertext) and above it (plaintext), and compared with what the kernel counted.
 
+mod plaintext;
+mod tcp;
+
 use std::{
-    cell::RefCell,
     io,
     net::SocketAddr,
-    pin::Pin,
+    os::fd::AsFd as _,
     sync::{
         Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
 };
 
-use bytes::{Buf as _, Bytes};
 use recorder_user::{
-    model::{ConnectionClosed, ExchangeId, Record, SessionId, SocketEvidence, Timestamp},
-    store::Recorder,
+    model::{ConnectionClosed, ExchangeId, SessionId, SocketEvidence, Timestamp},
     witness::{self, Looks, Role, Sample, SightMark, SocketWitness, View, Witness},
 };
-use std::os::fd::AsFd as _;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::net::TcpStream;
+
+pub use plaintext::Plaintext;
+pub use tcp::WitnessedTcp;
 
 use crate::{
-    bounds::{CONNECTION_SESSIONS_MAX, READ_AHEAD_BYTES},
+    bounds::CONNECTION_SESSIONS_MAX,
     passage::{Beginnings, Passage, Traffic},
     upgrade::long_target::LongTarget,
 };
@@ -91,6 +89,30 @@ struct Carried {
 }
 
 impl Connection {
+    /// Of a stream before its first byte.
+    fn new(stream: &Arc<TcpStream>, peer: SocketAddr, role: Role, witness: &Witness) -> Self {
+        // Before it is watched: what happens between counts.
+        let adopted = witness.sight().mark();
+        Self {
+            role,
+            peer,
+            socket: Arc::downgrade(stream),
+            witness: witness.adopt(stream.as_fd()),
+            input: Flow::default(),
+            output: Flow::default(),
+            last_read: AtomicU64::new(0),
+            saw_end: AtomicBool::new(false),
+            plain_in: AtomicU64::new(0),
+            plain_out: AtomicU64::new(0),
+            exchanges: AtomicU64::new(0),
+            traffic: Traffic::default(),
+            carried: Mutex::default(),
+            adopted,
+            long_target: Mutex::new(None),
+            last: OnceLock::new(),
+        }
+    }
+
     /// The kernel's identity of the socket (`SO_COOKIE`).
     #[must_use]
     pub fn cookie(&self) -> u64 {
@@ -288,234 +310,5 @@ impl Connection {
             sessions: carried.sessions.clone(),
             ends: carried.beginnings.ends(&look, |ns| self.witness.wall(ns)),
         }
-    }
-}
-
-/// A TCP stream whose bytes are counted. Dropping it records the connection's final account, before
-/// the socket is closed and the kernel forgets it.
-pub struct WitnessedTcp {
-    stream: Arc<TcpStream>,
-    /// Read, and not yet asked for.
-    ahead: Bytes,
-    connection: Arc<Connection>,
-    witness: Witness,
-    recorder: Recorder,
-    on_close: Arc<dyn Fn(&ConnectionClosed) + Send + Sync>,
-}
-
-impl WitnessedTcp {
-    /// Takes a stream over right after `accept` or `connect`, before its first byte.
-    pub fn adopt(
-        stream: TcpStream,
-        peer: SocketAddr,
-        role: Role,
-        witness: &Witness,
-        recorder: &Recorder,
-        on_close: Arc<dyn Fn(&ConnectionClosed) + Send + Sync>,
-    ) -> Self {
-        // Before it is watched: what happens between counts.
-        let adopted = witness.sight().mark();
-        let socket = witness.adopt(stream.as_fd());
-        let stream = Arc::new(stream);
-        let connection = Arc::new(Connection {
-            role,
-            peer,
-            socket: Arc::downgrade(&stream),
-            witness: socket,
-            input: Flow::default(),
-            output: Flow::default(),
-            last_read: AtomicU64::new(0),
-            saw_end: AtomicBool::new(false),
-            plain_in: AtomicU64::new(0),
-            plain_out: AtomicU64::new(0),
-            exchanges: AtomicU64::new(0),
-            traffic: Traffic::default(),
-            carried: Mutex::default(),
-            adopted,
-            long_target: Mutex::new(None),
-            last: OnceLock::new(),
-        });
-        let (ahead, witness, recorder) = (Bytes::new(), witness.clone(), recorder.clone());
-        Self { stream, ahead, connection, witness, recorder, on_close }
-    }
-
-    /// The connection's counters.
-    #[must_use]
-    pub fn connection(&self) -> Arc<Connection> {
-        Arc::clone(&self.connection)
-    }
-}
-
-impl Drop for WitnessedTcp {
-    fn drop(&mut self) {
-        let closed = self.connection.closed(&self.witness);
-        (self.on_close)(&closed);
-        if let Err(error) = self.recorder.try_append(Record::ConnectionClosed(Box::new(closed))) {
-            tracing::warn!(cookie = self.connection.cookie(), %error, "connection account not kept");
-        }
-    }
-}
-
-impl AsyncRead for WitnessedTcp {
-    /// TLS asks for 4 KiB at a time. A system call takes as much as is there, and what is more than that
-    /// goes into memory of the thread first: an idle connection holds none.
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if !self.ahead.is_empty() {
-            let bytes = buf.remaining().min(self.ahead.len());
-            buf.put_slice(&self.ahead[..bytes]);
-            self.ahead.advance(bytes);
-            if self.ahead.is_empty() {
-                self.ahead = Bytes::new();
-            }
-            return Poll::Ready(Ok(()));
-        }
-        loop {
-            ready!(self.stream.poll_read_ready(cx))?;
-            match self.read(buf) {
-                Ok(ahead) => {
-                    self.ahead = ahead;
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-    }
-}
-
-impl WitnessedTcp {
-    /// One system call into `buf`; gives what did not fit.
-    fn read(&self, buf: &mut ReadBuf<'_>) -> io::Result<Bytes> {
-        let asked = buf.remaining();
-        SCRATCH.with_borrow_mut(|scratch| {
-            let read = self.connection.input.around(|| {
-                let rest = &mut scratch[..READ_AHEAD_BYTES.saturating_sub(asked)];
-                let own = io::IoSliceMut::new(buf.initialize_unfilled());
-                self.stream.try_read_vectored(&mut [own, io::IoSliceMut::new(rest)])
-            })?;
-            self.connection.read(read);
-            buf.advance(read.min(asked));
-            Ok(Bytes::copy_from_slice(&scratch[..read.saturating_sub(asked)]))
-        })
-    }
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_AHEAD_BYTES].into());
-}
-
-impl AsyncWrite for WitnessedTcp {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match self.connection.output.around(|| self.stream.try_write_vectored(bufs)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A socket can be shut down through a shared reference only by socket2's view of it.
-        Poll::Ready(
-            match socket2::SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write) {
-                Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-                result => result,
-            },
-        )
-    }
-}
-
-/// Counts the plaintext that TLS and the HTTP layer exchange.
-pub struct Plaintext<S> {
-    stream: S,
-    connection: Arc<Connection>,
-}
-
-impl<S> Plaintext<S> {
-    /// Wraps the decrypted side of `connection`.
-    pub fn new(stream: S, connection: Arc<Connection>) -> Self {
-        Self { stream, connection }
-    }
-
-    /// The decrypted side.
-    pub const fn stream(&self) -> &S {
-        &self.stream
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Plaintext<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
-        let bytes = buf.filled().len() - before;
-        self.connection.plain_in.fetch_add(bytes as u64, Ordering::Relaxed);
-        Poll::Ready(result)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Plaintext<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let result = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
-        if let Ok(bytes) = result {
-            self.connection.plain_out.fetch_add(bytes as u64, Ordering::Relaxed);
-        }
-        Poll::Ready(result)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
-        if let Ok(bytes) = result {
-            self.connection.plain_out.fetch_add(bytes as u64, Ordering::Relaxed);
-        }
-        Poll::Ready(result)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -21,9 +21,8 @@ use crate::wait::{Level, until};
 pub struct Issuer {
     directory: PathBuf,
     script: PathBuf,
-    /// Of `host`.
+    /// That of the endpoint, reserved.
     port: Port,
-    host: Ipv4Addr,
     tls: Files,
     authority: String,
     token_ttl: Duration,
@@ -73,7 +72,6 @@ impl Issuer {
             directory: directory.to_owned(),
             script,
             port,
-            host,
             tls,
             authority: authority.certificate().to_owned(),
             token_ttl,
@@ -88,7 +86,7 @@ impl Issuer {
     /// Its URL: the `iss` of its tokens.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("https://{}:{}", self.host, self.port.number())
+        format!("https://{}", self.endpoint.address())
     }
 
     /// The authority that signed its certificate, PEM.
@@ -181,7 +179,7 @@ impl Issuer {
         let mut command = Command::new("node");
         command
             .arg(&self.script)
-            .env("HOST", self.host.to_string())
+            .env("HOST", self.endpoint.address().ip().to_string())
             .env("PORT", self.port.number().to_string())
             .env("TTL", self.token_ttl.as_secs().to_string())
             .env("TLS_CERT", &self.tls.certificate)

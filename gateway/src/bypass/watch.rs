@@ -357,8 +357,8 @@ impl State {
     }
 
     fn stop(&mut self) {
-        let totals = |cookie: u64| totals(&self.witness, cookie);
-        let told = self.book.stop(Instant::now(), Timestamp::now(), totals);
+        let totals_of = |cookie| totals(&self.witness, cookie);
+        let told = self.book.stop(Instant::now(), Timestamp::now(), totals_of);
         self.tell(told);
         let (_, records) = self.egress.keep(|_| true, Timestamp::now());
         self.record(records);

@@ -170,16 +170,12 @@ pub(super) fn validate(given: Option<Value>, directory: &Path, problems: &mut Pr
 
 fn ring_bytes(given: Option<String>, problems: &mut Problems) -> u32 {
     let default = WitnessOptions::default().ring_bytes;
-    let (least, most) = WitnessOptions::RING_BYTES.into_inner();
-    let bounds = u64::from(least)..=u64::from(most);
-    let bytes = units::size_key("witness.ringSize", given, default.into(), bounds, problems);
-    match u32::try_from(bytes) {
-        Ok(bytes) if bytes.is_power_of_two() => bytes,
-        _ => {
-            problems.add("witness.ringSize", "is no power of two, such as 4MiB or 16MiB");
-            default
-        }
-    }
+    let any = 0..=u64::MAX;
+    let bytes = units::size_key("witness.ringSize", given, default.into(), any, problems);
+    WitnessOptions::ring_bytes(bytes).unwrap_or_else(|| {
+        problems.add("witness.ringSize", "is no power of two from 4KiB to 1GiB");
+        default
+    })
 }
 
 fn mode(given: Option<&str>, problems: &mut Problems) -> WitnessMode {

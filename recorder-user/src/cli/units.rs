@@ -47,10 +47,8 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 /// # Errors
 /// A text for the user, when it is not such a size.
 pub fn parse_ring_size(text: &str) -> Result<u32, String> {
-    let bounds = WitnessOptions::RING_BYTES;
-    let size = u32::try_from(parse_size(text)?).ok();
-    let fits = |size: &u32| size.is_power_of_two() && bounds.contains(size);
-    size.filter(fits).ok_or_else(|| format!("not a power of two from 4KiB to 1GiB: {text:?}"))
+    WitnessOptions::ring_bytes(parse_size(text)?)
+        .ok_or_else(|| format!("not a power of two from 4KiB to 1GiB: {text:?}"))
 }
 
 /// Parses a positive factor of time.

@@ -116,8 +116,13 @@ pub struct WitnessOptions {
 }
 
 impl WitnessOptions {
-    /// What a ring's size may be: from a page, where pages are small, to 16 million notices.
-    pub const RING_BYTES: RangeInclusive<u32> = 4 << 10..=1 << 30;
+    /// A size that a ring may have: a power of two from a page, where pages are small, to 16 million notices.
+    #[must_use]
+    pub fn ring_bytes(bytes: u64) -> Option<u32> {
+        const RANGE: RangeInclusive<u32> = 4 << 10..=1 << 30;
+        let bytes = u32::try_from(bytes).ok()?;
+        (bytes.is_power_of_two() && RANGE.contains(&bytes)).then_some(bytes)
+    }
 }
 
 impl Default for WitnessOptions {

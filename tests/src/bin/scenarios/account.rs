@@ -1,5 +1,6 @@
 //! The account: what the kernel counted equals what was recorded.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio_rustls::client::TlsStream;
 
 use crate::runner::{Scenario, scenario};
 use crate::scene::{Scene, search_until};
@@ -372,14 +374,20 @@ async fn full_ring(scene: Rc<Scene>) -> Result<()> {
     .await
 }
 
+/// The changes of the witness on record.
+pub(crate) fn changes(gateway: &rig::gateway::Gateway) -> Result<Vec<WitnessEvent>> {
+    let mut changes = Vec::new();
+    for stored in Reader::open(&gateway.store())?.records() {
+        if let Record::WitnessChanged(changed) = stored?.record {
+            changes.push(changed.event);
+        }
+    }
+    Ok(changes)
+}
+
 async fn noticed(gateway: &rig::gateway::Gateway, event: WitnessEvent) -> Result<()> {
     until("the change of the witness is on record", Duration::from_secs(10), async || {
-        let mut changes = Vec::new();
-        for stored in Reader::open(&gateway.store())?.records() {
-            if let Record::WitnessChanged(changed) = stored?.record {
-                changes.push(changed.event);
-            }
-        }
+        let changes = changes(gateway)?;
         Ok(Level::when(changes.contains(&event), || format!("{event:?} is not in {changes:?}")))
     })
     .await
@@ -398,6 +406,37 @@ async fn spliced_bytes_are_a_gap(scene: Rc<Scene>) -> Result<()> {
     theft(scene, theft::splice).await.map(drop)
 }
 
+/// A client's connection that has carried a request, and a copy of the gateway's socket of it.
+pub(crate) struct Stolen {
+    /// The gateway.
+    pub(crate) pid: u32,
+    pub(crate) socket: std::net::TcpStream,
+    pub(crate) tls: TlsStream<TcpStream>,
+    /// The client's end.
+    pub(crate) local: SocketAddr,
+    /// What the client sent.
+    pub(crate) request: String,
+}
+
+impl Stolen {
+    pub(crate) async fn of(scene: &Scene, gateway: &rig::gateway::Gateway) -> Result<Self> {
+        let token = scene.token("alice").await?;
+        let mut tls = gateway.endpoint().tls(&[b"http/1.1"]).await?;
+        let request = format!(
+            "GET /api/v1/namespaces HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {token}\r\n\r\n"
+        );
+        tls.write_all(request.as_bytes()).await?;
+        let mut head = [0; 15];
+        tls.read_exact(&mut head).await?;
+        ensure!(&head == b"HTTP/1.1 200 OK", "{}", String::from_utf8_lossy(&head));
+        search_until(gateway, &[], |rows| !rows.is_empty()).await?;
+        let pid = gateway.id().context("the gateway runs")?;
+        let local = tls.get_ref().0.local_addr()?;
+        let socket = theft::socket_towards(pid, local.port())?;
+        Ok(Self { pid, socket, tls, local, request })
+    }
+}
+
 /// Takes bytes from a gateway's socket; gives the gaps that its final account has.
 async fn theft(
     scene: Rc<Scene>,
@@ -405,20 +444,7 @@ async fn theft(
 ) -> Result<Vec<Gap>> {
     const BYTES: usize = 100;
     let gateway = scene.gateway(&Options::default()).await?;
-    let token = scene.token("alice").await?;
-    let mut tls = gateway.endpoint().tls(&[b"http/1.1"]).await?;
-    let request = format!(
-        "GET /api/v1/namespaces HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {token}\r\n\r\n"
-    );
-    tls.write_all(request.as_bytes()).await?;
-    let mut head = [0; 15];
-    tls.read_exact(&mut head).await?;
-    ensure!(&head == b"HTTP/1.1 200 OK", "{}", String::from_utf8_lossy(&head));
-    search_until(&gateway, &[], |rows| !rows.is_empty()).await?;
-
-    let port = tls.get_ref().0.local_addr()?.port();
-    let pid = gateway.id().context("the gateway runs")?;
-    let socket = theft::socket_towards(pid, port)?;
+    let Stolen { pid, socket, mut tls, .. } = Stolen::of(&scene, &gateway).await?;
     // Stopped, so that the bytes are there for us and not for the gateway.
     let stopped = Stopped::new(pid)?;
     tls.get_mut().0.write_all(&[0; BYTES]).await?;

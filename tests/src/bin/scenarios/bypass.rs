@@ -9,11 +9,11 @@ use anyhow::{Context as _, Result, ensure};
 use rig::gateway::{Gateway, Options};
 use rig::node::pods::{Pod, manifest};
 use rig::stopped::Stopped;
-use rig::theft;
 use rig::wait::{Level, until};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::account::Stolen;
 use crate::runner::{Scenario, scenario};
 use crate::scene::{Scene, search_until};
 
@@ -217,25 +217,10 @@ async fn by_a_pod(scene: Rc<Scene>) -> Result<()> {
 async fn through_a_stolen_socket(scene: Rc<Scene>) -> Result<()> {
     let allow = json!([{"cgroup": "**"}]);
     let gateway = scene.gateway(&watching(&allow, "ebpf")).await?;
-    let mut tls = gateway.endpoint().tls(&[b"http/1.1"]).await?;
-    let token = scene.token("alice").await?;
-    let request = format!(
-        "GET /api/v1/namespaces HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {token}\r\n\r\n"
-    );
-    tls.write_all(request.as_bytes()).await?;
-    tls.read_exact(&mut [0; 15]).await?;
-    search_until(&gateway, &[], |rows| !rows.is_empty()).await?;
-    let local = tls.get_ref().0.local_addr()?;
-    let pid = gateway.id().context("the gateway runs")?;
-    let socket = theft::socket_towards(pid, local.port())?;
+    let Stolen { socket, tls, local, .. } = Stolen::of(&scene, &gateway).await?;
     // Sent, not read: the stream that TLS protects is broken, and the gateway's counts stay whole.
     std::io::Write::write_all(&mut &socket, &[0; STOLEN])?;
-    let recorder = gateway.recorder()?;
-    until("the intruder is on record while he is at it", LIMIT, async || {
-        let found = recorder.json(&["ls", "--kind", "bypass"]).await?;
-        Ok(Level::when(!found.is_empty(), || "nothing is on record".into()))
-    })
-    .await?;
+    on_record_while_open(&gateway).await?;
     drop((socket, tls));
     let found = ended(&gateway, |session| session["bypass"]["relation"] == "intruder").await?;
     let bypass = &found["bypass"];
@@ -246,22 +231,21 @@ async fn through_a_stolen_socket(scene: Rc<Scene>) -> Result<()> {
 
 const STOLEN: usize = 7;
 
+async fn on_record_while_open(gateway: &Gateway) -> Result<()> {
+    let recorder = gateway.recorder()?;
+    until("the intruder is on record while the connection lasts", LIMIT, async || {
+        let found = recorder.json(&["ls", "--kind", "bypass"]).await?;
+        Ok(Level::when(!found.is_empty(), || "nothing is on record".into()))
+    })
+    .await
+}
+
 /// Somebody reads what a client sends and leaves it where it is (`MSG_PEEK`): nothing is missing anywhere, no byte counts
 /// twice, and it is told who looked.
 async fn by_a_look(scene: Rc<Scene>) -> Result<()> {
     let allow = json!([{"cgroup": "**"}]);
     let gateway = scene.gateway(&watching(&allow, "ebpf")).await?;
-    let mut tls = gateway.endpoint().tls(&[b"http/1.1"]).await?;
-    let token = scene.token("alice").await?;
-    let request = format!(
-        "GET /api/v1/namespaces HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {token}\r\n\r\n"
-    );
-    tls.write_all(request.as_bytes()).await?;
-    tls.read_exact(&mut [0; 15]).await?;
-    search_until(&gateway, &[], |rows| !rows.is_empty()).await?;
-    let pid = gateway.id().context("the gateway runs")?;
-    let local = tls.get_ref().0.local_addr()?;
-    let socket = theft::socket_towards(pid, local.port())?;
+    let Stolen { pid, socket, mut tls, local, request } = Stolen::of(&scene, &gateway).await?;
     let stopped = Stopped::new(pid)?;
     tls.write_all(request.as_bytes()).await?;
     tls.flush().await?;
@@ -269,12 +253,7 @@ async fn by_a_look(scene: Rc<Scene>) -> Result<()> {
         ensure!(socket.peek(&mut [0; 64])? > 0, "there is nothing to be seen");
     }
     drop((stopped, socket));
-    let recorder = gateway.recorder()?;
-    until("the look is on record while the connection lasts", LIMIT, async || {
-        let found = recorder.json(&["ls", "--kind", "bypass"]).await?;
-        Ok(Level::when(!found.is_empty(), || "nothing is on record".into()))
-    })
-    .await?;
+    on_record_while_open(&gateway).await?;
     search_until(&gateway, &[], |rows| rows.len() == 2 && !rows[0]["status"].is_null()).await?;
     drop(tls);
     let found = ended(&gateway, |session| session["bypass"]["relation"] == "intruder").await?;

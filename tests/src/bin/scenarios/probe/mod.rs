@@ -19,7 +19,7 @@ use rig::wait::{Level, until};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::account::{all_complete, busy_visit};
+use crate::account::{all_complete, busy_visit, changes};
 use crate::runner::{Scenario, scenario};
 use crate::scene::{Scene, search_until};
 
@@ -82,17 +82,6 @@ async fn without_rights(scene: Rc<Scene>) -> Result<()> {
 async fn capability(gateway: &Gateway) -> Result<Value> {
     let rows = gateway.recorder()?.json(&["witness"]).await?;
     Ok(rows.into_iter().next().context("no line of recorder witness")?["witness"].take())
-}
-
-/// The changes of the witness on record.
-fn changes(gateway: &Gateway) -> Result<Vec<WitnessEvent>> {
-    let records = Reader::open(&gateway.store())?.records().filter_map(Result::ok);
-    Ok(records
-        .filter_map(|stored| match stored.record {
-            Record::WitnessChanged(changed) => Some(changed.event),
-            _ => None,
-        })
-        .collect())
 }
 
 /// A probe that was stopped also tells of itself that it was.

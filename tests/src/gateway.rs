@@ -39,6 +39,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// Without any capability, and killed when it calls bpf(2).
     pub confined: bool,
+    /// Another build of the gateway than the one beside the test's own program.
+    pub program: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -52,6 +54,7 @@ impl Default for Options {
             config: json!({}),
             environment: Vec::new(),
             confined: false,
+            program: None,
         }
     }
 }
@@ -102,6 +105,7 @@ pub struct Gateway {
     endpoint: Endpoint,
     environment: Vec<(String, String)>,
     confined: bool,
+    program: PathBuf,
     process: Option<Process>,
 }
 
@@ -159,8 +163,10 @@ impl Gateway {
         merge(&mut config, &options.config);
         write_private(&directory.join("gateway.yaml"), &serde_json::to_string_pretty(&config)?)?;
         let endpoint = Endpoint::new(listen.address(), authority.certificate(), None)?;
+        let program = options.program.clone().map_or_else(|| sibling("gateway"), Ok)?;
         let (environment, confined) = (options.environment.clone(), options.confined);
-        Ok(Self { directory, listen, health, endpoint, environment, confined, process: None })
+        let process = None;
+        Ok(Self { directory, listen, health, endpoint, environment, confined, program, process })
     }
 
     /// Where it listens for clients; without a token.
@@ -263,7 +269,7 @@ impl Gateway {
     /// # Errors
     /// When the binary is missing.
     pub fn launch(&mut self) -> Result<()> {
-        let mut command = Command::new(sibling("gateway")?);
+        let mut command = Command::new(&self.program);
         command
             .arg("serve")
             .arg("--config")

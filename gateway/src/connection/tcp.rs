@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    io,
+    io::{self, Read as _},
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
@@ -16,7 +16,7 @@ use recorder_user::{
     witness::{Role, Witness},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
 };
 
@@ -107,13 +107,25 @@ impl WitnessedTcp {
             let read = self.connection.input.around(|| {
                 let rest = &mut scratch[..READ_AHEAD_BYTES.saturating_sub(asked)];
                 let own = io::IoSliceMut::new(buf.initialize_unfilled());
-                self.stream.try_read_vectored(&mut [own, io::IoSliceMut::new(rest)])
+                read_all(&self.stream, &mut [own, io::IoSliceMut::new(rest)])
             })?;
             self.connection.read(read);
             buf.advance(read.min(asked));
             Ok(Bytes::copy_from_slice(&scratch[..read.saturating_sub(asked)]))
         })
     }
+}
+
+/// One system call. Where it leaves room it took all that was there, and the stream is not ready any more: it need not be
+/// asked again to say so.
+fn read_all(stream: &TcpStream, slices: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
+    let room: usize = slices.iter().map(|slice| slice.len()).sum();
+    let mut taken = 0;
+    let result = stream.try_io(Interest::READABLE, || {
+        taken = (&*socket2::SockRef::from(stream)).read_vectored(slices)?;
+        if (1..room).contains(&taken) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+    });
+    if taken > 0 { Ok(taken) } else { result }
 }
 
 thread_local! {

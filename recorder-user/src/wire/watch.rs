@@ -31,15 +31,27 @@ impl Framing {
     }
 }
 
+/// What is known of how a stream of JSON uses line ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lines {
+    /// No document has ended yet.
+    Unknown,
+    /// The first document took one line, as an API server writes them: line ends are nowhere else.
+    OneEach,
+    /// The first document took several.
+    Many,
+}
+
 /// Tells whether a stream stands between two frames, in constant memory.
 ///
-/// It is what decides whether an event of our own may be appended when a watch is cut.
+/// It is what decides whether an event of our own may be appended when a watch is cut. Every byte of every watch comes
+/// by here, so a stream whose first event took one line is not read any further than to the end of each piece.
 #[derive(Clone, Debug)]
 pub struct FrameTracker(Track);
 
 #[derive(Clone, Debug)]
 enum Track {
-    Json(JsonTrack),
+    Json { documents: JsonTrack, lines: Lines },
     Protobuf { header: [u8; 4], header_bytes: usize, rest: u64 },
 }
 
@@ -48,7 +60,7 @@ impl FrameTracker {
     #[must_use]
     pub fn new(framing: Framing) -> Self {
         Self(match framing {
-            Framing::Json => Track::Json(JsonTrack::default()),
+            Framing::Json => Track::Json { documents: JsonTrack::default(), lines: Lines::Unknown },
             Framing::Protobuf => Track::Protobuf { header: [0; 4], header_bytes: 0, rest: 0 },
         })
     }
@@ -56,9 +68,21 @@ impl FrameTracker {
     /// Takes the next bytes of the stream.
     pub fn push(&mut self, mut bytes: &[u8]) {
         match &mut self.0 {
-            Track::Json(track) => {
-                for byte in bytes {
-                    track.push(*byte);
+            Track::Json { documents, lines: Lines::OneEach } => {
+                if let Some(last) = bytes.last() {
+                    documents.in_line = *last != b'\n';
+                }
+            }
+            Track::Json { documents, lines } => {
+                for (index, byte) in bytes.iter().enumerate() {
+                    let blank = !documents.in_line;
+                    documents.push(*byte);
+                    if *byte == b'\n' && !blank && *lines == Lines::Unknown {
+                        *lines = if documents.in_line { Lines::Many } else { Lines::OneEach };
+                    }
+                    if *lines == Lines::OneEach {
+                        return self.push(&bytes[index + 1..]);
+                    }
                 }
             }
             Track::Protobuf { header, header_bytes, rest } => {
@@ -85,7 +109,7 @@ impl FrameTracker {
     #[must_use]
     pub fn at_boundary(&self) -> bool {
         match &self.0 {
-            Track::Json(track) => track.at_boundary(),
+            Track::Json { documents, .. } => documents.at_boundary(),
             Track::Protobuf { header_bytes, rest, .. } => *header_bytes == 0 && *rest == 0,
         }
     }
@@ -248,6 +272,19 @@ mod tests {
             assert_eq!(frames[1], &b" {\n\"b\": [1,\n2]}\r"[..]);
             assert_eq!(pending, 4);
         }
+    }
+
+    #[test]
+    fn boundaries_of_documents_of_many_lines() {
+        let documents = ["{\n\"a\": \"}\",\n\"b\": [\n1]\n}\n", "{\n}\n"];
+        let stream = format!("\n{}{}", documents[0], documents[1]).into_bytes();
+        let ends = [0, 1, 1 + documents[0].len()];
+        let mut tracker = FrameTracker::new(Framing::Json);
+        for (index, byte) in stream.iter().enumerate() {
+            assert_eq!(tracker.at_boundary(), ends.contains(&index), "before {index}");
+            tracker.push(&[*byte]);
+        }
+        assert!(tracker.at_boundary());
     }
 
     #[test]

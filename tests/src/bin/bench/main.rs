@@ -13,6 +13,7 @@ mod watches;
 mod witness;
 mod world;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,6 +51,9 @@ struct Arguments {
     /// Only requests, through gateways whose witness is off, TCP_INFO and eBPF, in turns: what it costs.
     #[arg(long)]
     witness: bool,
+    /// Another build of the gateway, measured beside: the directory of its `gateway`.
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "witness")]
+    against: Option<PathBuf>,
     /// How many watches are open at a time.
     #[arg(long, value_name = "N")]
     watches: Option<usize>,
@@ -99,10 +103,11 @@ async fn bench(arguments: &Arguments, isolated: Result<()>) -> Result<()> {
         streams::CASES.into_iter().filter(|(name, _)| name.contains(&arguments.filter)).collect();
     let cases = Chosen { requests, watching, streams };
     ensure!(!cases.is_empty(), "no case contains `{}`", arguments.filter);
+    let other = arguments.against.as_ref().map(|directory| directory.join("gateway"));
     let place = tempfile::Builder::new().prefix("decklog-bench-").tempdir()?;
     let started = Instant::now();
     let world = tokio::select! {
-        world = World::start(place.path()) => world?,
+        world = World::start(place.path(), other) => world?,
         _ = tokio::signal::ctrl_c() => return Ok(()),
     };
     eprintln!("bench: all is up after {:.0} s", started.elapsed().as_secs_f64());
@@ -141,18 +146,16 @@ async fn measure(
     for &kind in &cases.watching {
         let count = arguments.watches.unwrap_or(plan.watches);
         let side = world.side(kind.slug).await?;
-        for target in &side.targets {
-            eprintln!("bench: {}, {count} watches, {}", kind.name, target.name);
-            let watched = watches::run(world.plane.admin(), target, kind, count).await;
-            report.watched.push(watched.with_context(|| format!("watches, {}", target.name))?);
-        }
+        let watched = watches::run(world.plane.admin(), &side, kind, count, plan.rounds).await?;
+        report.watched.extend(watched);
         report.recorded.add(&Recorded::of(&side.gateway).await?);
     }
     if !cases.requests.is_empty() {
         let side = world.side("load").await?;
         report.tallies = load(world, &side, &cases.requests, &plan).await?;
         report.recorded.add(&Recorded::of(&side.gateway).await?);
-        let asked: u64 = report.tallies.iter().flatten().map(Tally::recorded).sum();
+        let asked = report.tallies.iter().flatten().filter(|tally| tally.is_of("gateway"));
+        let asked: u64 = asked.map(Tally::requests).sum();
         ensure!(report.recorded.exchanges >= asked, "only {:?} of {asked}", report.recorded);
     }
     match isolated {

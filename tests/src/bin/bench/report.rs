@@ -54,9 +54,8 @@ impl Tally {
         self.target == target
     }
 
-    /// How many requests must be on record.
-    pub(crate) fn recorded(&self) -> u64 {
-        self.stored.map_or(0, |_| self.latencies.len())
+    pub(crate) fn requests(&self) -> u64 {
+        self.latencies.len()
     }
 
     fn per_second(&self) -> f64 {

@@ -9,13 +9,14 @@ use hdrhistogram::Histogram;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use rig::client::{Connection, Endpoint, Protocol, full};
+use rig::client::{Connection, Endpoint, Protocol, full, json_request};
 use rig::wait::{Level, until};
+use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::cases::collection;
 use crate::measure::{self, histogram, microseconds};
-use crate::world::{PATCHED_NAMESPACE, Target, WATCHED};
+use crate::world::{PATCHED_NAMESPACE, Side, Target, config_map};
 
 /// How the watches share connections.
 #[derive(Clone, Copy)]
@@ -48,68 +49,142 @@ pub(crate) struct Watched {
     pub(crate) cpu: Option<Duration>,
 }
 
+/// Opens the watches of each target, of an object of its own, and changes the objects in turns: what the machine does
+/// meanwhile falls on all targets alike.
 pub(crate) async fn run(
     admin: &Endpoint,
-    target: &Target,
+    side: &Side,
     kind: Kind,
     watches: usize,
-) -> Result<Watched> {
-    // What a process allocates once is not the watches'.
-    target.endpoint.get(&object()).await?.success()?;
-    let current = admin.get(&object()).await?.success()?.json()?;
-    let version = current["metadata"]["resourceVersion"].as_str().context("a version")?;
-    let path = format!(
-        "{}?watch=true&resourceVersion={version}&fieldSelector=metadata.name%3D{WATCHED}",
-        collection(PATCHED_NAMESPACE),
-    );
-    let resident = target.process.map(measure::resident).transpose()?;
-    let fan = Arc::new(Fan::default());
-    let mut readers = open(target, kind, watches, &path, &fan).await?;
-    tokio::time::sleep(SETTLE).await;
-    let grown = target.process.map(measure::resident).transpose()?.zip(resident);
-
-    let before = target.process.map(measure::cpu).transpose()?;
-    let mut patcher = admin.connect(Protocol::Http2).await?;
-    let mut expected = 0;
-    for patch in &fan.sent {
-        patch.set(Instant::now()).expect("set once");
-        change(&mut patcher, target.name, expected).await?;
-        expected += watches as u64;
-        until("the event is with all watches", EVENT_LIMIT, async || {
-            if let Some(ended) = readers.try_join_next() {
-                ended.context("a reader")??;
-            }
-            let arrived = fan.arrived.load(Ordering::Relaxed);
-            Ok(Level::when(arrived >= expected, || format!("{arrived} of {expected}")))
-        })
-        .await?;
+    rounds: u32,
+) -> Result<Vec<Watched>> {
+    let mut all = Vec::new();
+    for target in &side.targets {
+        eprintln!("bench: {}, {watches} watches, {}", kind.name, target.name);
+        let watching = Watching::open(admin, target, kind, watches, rounds).await;
+        all.push(watching.with_context(|| format!("watches, {}", target.name))?);
     }
-    tokio::time::sleep(SETTLE).await;
-    let after = target.process.map(measure::cpu).transpose()?;
-    // Their connections end with them; what that costs falls on nobody's measurement.
-    readers.shutdown().await;
-    tokio::time::sleep(SETTLE).await;
-    let latencies = fan.latencies.lock().expect("no reader panics").clone();
-    let mut last = histogram();
-    for late in &fan.last {
-        last.saturating_record(late.load(Ordering::Relaxed));
+    for round in 1..=rounds {
+        eprintln!("bench: {}, round {round} of {rounds}", kind.name);
+        for turn in 0..all.len() {
+            let turn = (turn + round as usize) % all.len();
+            let watching = &mut all[turn];
+            let name = watching.target.name;
+            watching.round().await.with_context(|| format!("watches, {name}"))?;
+        }
     }
-    Ok(Watched {
-        case: kind.name,
-        target: target.name,
-        watches: watches as u64,
-        resident_per_watch: grown
-            .map(|(after, before)| after.saturating_sub(before) as f64 / watches as f64),
-        events: fan.arrived.load(Ordering::Relaxed),
-        latencies,
-        last,
-        cpu: after.zip(before).map(|(after, before)| after.saturating_sub(before)),
-    })
+    let mut watched = Vec::new();
+    for watching in all {
+        watched.push(watching.end().await);
+    }
+    Ok(watched)
 }
 
-async fn change(connection: &mut Connection, target: &str, nonce: u64) -> Result<()> {
-    let patch = format!("{{\"data\":{{\"nonce\":\"{target}-{nonce}\"}}}}");
-    let request = Request::patch(object())
+/// The open watches of one target.
+struct Watching<'a> {
+    target: &'a Target,
+    kind: Kind,
+    watches: u64,
+    /// The path of what they watch.
+    object: String,
+    patcher: Connection,
+    resident: Option<u64>,
+    fan: Arc<Fan>,
+    /// The changes that were made.
+    changes: usize,
+    cpu: Option<Duration>,
+    readers: JoinSet<Result<()>>,
+}
+
+impl<'a> Watching<'a> {
+    async fn open(
+        admin: &Endpoint,
+        target: &'a Target,
+        kind: Kind,
+        watches: usize,
+        rounds: u32,
+    ) -> Result<Self> {
+        let mut patcher = admin.connect(Protocol::Http2).await?;
+        let name = format!("{}-{}", kind.slug, target.name);
+        let objects = collection(PATCHED_NAMESPACE);
+        let made = config_map(&name, &json!({"nonce": ""}));
+        let made = patcher.call(json_request("POST", &objects, &made)?).await?.success()?.json()?;
+        let version = made["metadata"]["resourceVersion"].as_str().context("a version")?;
+        // What a process allocates once is not the watches'.
+        let object = format!("{objects}/{name}");
+        target.endpoint.get(&object).await?.success()?;
+        let resident = || target.process.map(measure::resident).transpose();
+        let before = resident()?;
+        let path = format!(
+            "{objects}?watch=true&resourceVersion={version}&fieldSelector=metadata.name%3D{name}",
+        );
+        let fan = Arc::new(Fan::new(rounds as usize * CHANGES));
+        let readers = open(target, kind, watches, &path, &fan).await?;
+        tokio::time::sleep(SETTLE).await;
+        let grown = resident()?.zip(before).map(|(after, before)| after.saturating_sub(before));
+        Ok(Self {
+            target,
+            kind,
+            watches: watches as u64,
+            object,
+            patcher,
+            resident: grown,
+            fan,
+            changes: 0,
+            cpu: target.process.map(|_| Duration::ZERO),
+            readers,
+        })
+    }
+
+    /// Makes some changes, each when the last is with all watches.
+    async fn round(&mut self) -> Result<()> {
+        let before = self.target.process.map(measure::cpu).transpose()?;
+        for _ in 0..CHANGES {
+            self.fan.sent[self.changes].set(Instant::now()).expect("set once");
+            change(&mut self.patcher, &self.object, self.changes).await?;
+            self.changes += 1;
+            let expected = self.changes as u64 * self.watches;
+            until("the event is with all watches", EVENT_LIMIT, async || {
+                if let Some(ended) = self.readers.try_join_next() {
+                    ended.context("a reader")??;
+                }
+                let arrived = self.fan.arrived.load(Ordering::Relaxed);
+                Ok(Level::when(arrived >= expected, || format!("{arrived} of {expected}")))
+            })
+            .await?;
+        }
+        tokio::time::sleep(SETTLE).await;
+        let after = self.target.process.map(measure::cpu).transpose()?;
+        if let (Some(sum), Some(before), Some(after)) = (&mut self.cpu, before, after) {
+            *sum += after.saturating_sub(before);
+        }
+        Ok(())
+    }
+
+    async fn end(mut self) -> Watched {
+        // Their connections end with them.
+        self.readers.shutdown().await;
+        let latencies = self.fan.latencies.lock().expect("no reader panics").clone();
+        let mut last = histogram();
+        for late in &self.fan.last {
+            last.saturating_record(late.load(Ordering::Relaxed));
+        }
+        Watched {
+            case: self.kind.name,
+            target: self.target.name,
+            watches: self.watches,
+            resident_per_watch: self.resident.map(|bytes| bytes as f64 / self.watches as f64),
+            events: self.fan.arrived.load(Ordering::Relaxed),
+            latencies,
+            last,
+            cpu: self.cpu,
+        }
+    }
+}
+
+async fn change(connection: &mut Connection, object: &str, nonce: usize) -> Result<()> {
+    let patch = format!("{{\"data\":{{\"nonce\":\"{nonce}\"}}}}");
+    let request = Request::patch(object)
         .header("content-type", "application/merge-patch+json")
         .body(full(patch))?;
     connection.call(request).await?.success()?;
@@ -192,29 +267,26 @@ async fn read(
 /// What the readers share.
 struct Fan {
     /// When each patch was sent.
-    sent: [OnceLock<Instant>; PATCHES],
+    sent: Vec<OnceLock<Instant>>,
     /// How long each took to the last watch, in microseconds.
-    last: [AtomicU64; PATCHES],
+    last: Vec<AtomicU64>,
     arrived: AtomicU64,
     latencies: Mutex<Histogram<u64>>,
 }
 
-impl Default for Fan {
-    fn default() -> Self {
+impl Fan {
+    fn new(changes: usize) -> Self {
         Self {
-            sent: std::array::from_fn(|_| OnceLock::new()),
-            last: std::array::from_fn(|_| AtomicU64::new(0)),
+            sent: (0..changes).map(|_| OnceLock::new()).collect(),
+            last: (0..changes).map(|_| AtomicU64::new(0)).collect(),
             arrived: AtomicU64::new(0),
             latencies: Mutex::new(histogram()),
         }
     }
 }
 
-fn object() -> String {
-    format!("{}/{WATCHED}", collection(PATCHED_NAMESPACE))
-}
-
-const PATCHES: usize = 20;
+/// In each round.
+const CHANGES: usize = 10;
 /// A thousand handshakes at once would only queue.
 const CONNECTING_MAX: usize = 16;
 const SETTLE: Duration = Duration::from_millis(700);

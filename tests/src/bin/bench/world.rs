@@ -30,6 +30,8 @@ pub(crate) struct Target {
 pub(crate) struct World {
     place: PathBuf,
     envoy: Result<PathBuf>,
+    /// Another build of the gateway, for all sides.
+    other: Option<PathBuf>,
     token: String,
     issuer: Issuer,
     pub(crate) plane: ControlPlane,
@@ -40,18 +42,26 @@ pub(crate) struct Side {
     /// Direct access first: the others are held against it.
     pub(crate) targets: Vec<Target>,
     pub(crate) gateway: Gateway,
+    others: Others,
+}
+
+/// What stands beside the gateway, where there is any.
+#[derive(Default)]
+struct Others {
+    build: Option<Gateway>,
     envoy: Option<Envoy>,
 }
 
 impl World {
-    pub(crate) async fn start(place: &Path) -> Result<Self> {
+    /// `other` is another build of the gateway, to be measured beside this one.
+    pub(crate) async fn start(place: &Path, other: Option<PathBuf>) -> Result<Self> {
         let envoy = tokio::task::spawn_blocking(envoy::install).await?;
         let tools = tokio::task::spawn_blocking(Tools::build).await??;
         let directory = place.join("issuer");
         let issuer = Issuer::start(&directory, &[(USER, &[GROUP])], TOKEN_TTL).await?;
         let plane = ControlPlane::start(&tools, place, knowing(&issuer, &directory)).await?;
         let token = issuer.token(USER).await?;
-        let world = Self { place: place.to_owned(), envoy, token, issuer, plane };
+        let world = Self { place: place.to_owned(), envoy, other, token, issuer, plane };
         if let Some(reason) = world.without_envoy() {
             eprintln!("bench: WITHOUT ENVOY: {reason}");
         }
@@ -86,7 +96,10 @@ impl World {
             self.kubeconfig(directory, "direct", &self.plane.url(), self.plane.authority_file())?,
             side.gateway.kubeconfig(USER, &self.token, None)?,
         ];
-        if let Some(envoy) = &side.envoy {
+        if let Some(other) = &side.others.build {
+            all.push(other.kubeconfig(USER, &self.token, None)?);
+        }
+        if let Some(envoy) = &side.others.envoy {
             let url = format!("https://{}", envoy.endpoint().address());
             all.push(self.kubeconfig(directory, "envoy", &url, envoy.authority_file())?);
         }
@@ -118,7 +131,13 @@ impl World {
     /// New proxies, with a directory of their own: memory that earlier load has freed would hide what
     /// later load needs.
     pub(crate) async fn side(&self, name: &str) -> Result<Side> {
-        let gateway = self.gateway(name, json!({})).await?;
+        let gateway = self.gateway(name, json!({}), None).await?;
+        let build = match self.other.clone() {
+            Some(other) => {
+                Some(self.gateway(&format!("{name}-other"), json!({}), Some(other)).await?)
+            }
+            None => None,
+        };
         let envoy = match &self.envoy {
             Ok(binary) => {
                 let place = self.place.join(name);
@@ -126,49 +145,52 @@ impl World {
             }
             Err(_) => None,
         };
-        self.beside("gateway", gateway, envoy).await
+        self.beside("gateway", gateway, Others { build, envoy }).await
     }
 
     /// A new gateway alone, with this kind of witness, beside direct access.
     pub(crate) async fn witnessed(&self, name: &'static str, place: &str) -> Result<Side> {
-        let gateway = self.gateway(place, json!({"witness": {"mode": name}})).await?;
-        self.beside(name, gateway, None).await
+        let gateway = self.gateway(place, json!({"witness": {"mode": name}}), None).await?;
+        self.beside(name, gateway, Others::default()).await
     }
 
-    async fn gateway(&self, place: &str, config: Value) -> Result<Gateway> {
+    async fn gateway(
+        &self,
+        place: &str,
+        config: Value,
+        program: Option<PathBuf>,
+    ) -> Result<Gateway> {
         let place = self.place.join(place);
         std::fs::create_dir_all(&place)?;
         let options = Options {
             access: policy::examples("access")?,
             recording: policy::examples("recording")?,
             config,
+            program,
             ..Options::default()
         };
         Gateway::start(&place, &self.plane, &[&self.issuer], &options).await
     }
 
-    async fn beside(
-        &self,
-        name: &'static str,
-        gateway: Gateway,
-        envoy: Option<Envoy>,
-    ) -> Result<Side> {
+    async fn beside(&self, name: &'static str, gateway: Gateway, others: Others) -> Result<Side> {
         let proxy = |name, endpoint: &Endpoint, process| Target {
             name,
             endpoint: endpoint.bearer(&self.token),
             process,
             segments: None,
         };
+        let recording = |name, gateway: &Gateway| Target {
+            segments: Some(gateway.store().join("segments")),
+            ..proxy(name, gateway.endpoint(), gateway.id())
+        };
         let mut targets = vec![
             Target { name: "direct", endpoint: self.direct(), process: None, segments: None },
-            Target {
-                segments: Some(gateway.store().join("segments")),
-                ..proxy(name, gateway.endpoint(), gateway.id())
-            },
+            recording(name, &gateway),
         ];
-        targets
-            .extend(envoy.as_ref().map(|envoy| proxy("envoy", envoy.endpoint(), Some(envoy.id()))));
-        let side = Side { targets, gateway, envoy };
+        targets.extend(others.build.as_ref().map(|other| recording("other", other)));
+        let envoy = others.envoy.as_ref();
+        targets.extend(envoy.map(|envoy| proxy("envoy", envoy.endpoint(), Some(envoy.id()))));
+        let side = Side { targets, gateway, others };
         side.check().await?;
         Ok(side)
     }
@@ -229,12 +251,9 @@ async fn fill(plane: &ControlPlane) -> Result<()> {
         });
         (NAMESPACE, config_map(&format!("listed-{number}"), &data))
     }));
-    let patched = (0..WORKERS_MAX).map(|worker| format!("patched-{worker}"));
-    objects.extend(
-        patched
-            .chain([WATCHED.to_owned()])
-            .map(|name| (PATCHED_NAMESPACE, config_map(&name, &json!({"nonce": ""})))),
-    );
+    objects.extend((0..WORKERS_MAX).map(|worker| {
+        (PATCHED_NAMESPACE, config_map(&format!("patched-{worker}"), &json!({"nonce": ""})))
+    }));
     for (namespace, object) in objects {
         let request = json_request("POST", &collection(namespace), &object)?;
         let reply = connection.call(request).await?;
@@ -250,7 +269,7 @@ async fn fill(plane: &ControlPlane) -> Result<()> {
     .await
 }
 
-fn config_map(name: &str, data: &Value) -> Value {
+pub(crate) fn config_map(name: &str, data: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
 }
 
@@ -259,8 +278,6 @@ const USER: &str = "carol";
 const GROUP: &str = "agents:shop";
 pub(crate) const NAMESPACE: &str = "shop";
 pub(crate) const PATCHED_NAMESPACE: &str = "shop-staging";
-/// What the watches watch.
-pub(crate) const WATCHED: &str = "watched";
 const LISTED: usize = 500;
 const TOKEN_TTL: Duration = Duration::from_secs(3600);
 /// It fetches the keys in the background, and tries again after ten seconds.

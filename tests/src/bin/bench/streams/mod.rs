@@ -107,7 +107,7 @@ pub(crate) async fn run(
             }
         }
     }
-    let own = |carried: &&Carried| carried.stored.is_some();
+    let own = |carried: &&Carried| carried.target == "gateway";
     let mut recorded = carried.iter().flatten().filter(own).map(|carried| carried.streams).sum();
     let mut idle = Vec::new();
     if cases.iter().any(|(_, kind)| *kind == Kind::Idle) {

@@ -208,7 +208,7 @@ fn run_verb(verb: Verb) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn serve(config: &Path) -> anyhow::Result<ExitCode> {
+fn serve(path: &Path) -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
@@ -223,8 +223,10 @@ fn serve(config: &Path) -> anyhow::Result<ExitCode> {
     if provider.install_default().is_err() {
         anyhow::bail!("another TLS provider is installed already");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run::serve(config))?;
+    let config = Config::load(path)?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(config.threads).enable_all().build()?;
+    runtime.block_on(run::serve(&config))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -44,11 +44,10 @@ use crate::{
 ///
 /// # Errors
 /// When something cannot start, with what to do.
-pub async fn serve(path: &Path) -> anyhow::Result<()> {
-    let config = Config::load(path)?;
-    let witness = start_witness(&config)?;
-    let (store, recovered) = open_store(&config)?;
-    let started = start(&config, &store, recovered, witness).await;
+pub async fn serve(config: &Config) -> anyhow::Result<()> {
+    let witness = start_witness(config)?;
+    let (store, recovered) = open_store(config)?;
+    let started = start(config, &store, recovered, witness).await;
     let result = match started {
         Ok(running) => running.until_signal().await,
         Err(error) => Err(error),

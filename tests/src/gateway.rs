@@ -33,7 +33,7 @@ pub struct Options {
     pub witness: String,
     /// Which ServiceAccount it forwards with.
     pub impersonation: Impersonation,
-    /// Changes to the generated configuration, merged into it (objects deeply, all else replaced).
+    /// Changes to the generated configuration, merged into it (objects deeply, null removes, all else replaced).
     pub config: Value,
     /// Further environment variables.
     pub environment: Vec<(String, String)>,
@@ -151,6 +151,8 @@ impl Gateway {
             "listen": listen.address().to_string(),
             "tls": {"certificate": tls.certificate, "key": tls.key},
             "health": {"listen": health.address().to_string()},
+            // As on a machine of three processors, whatever this one has.
+            "threads": 2,
             "store": {"directory": directory.join("store")},
             "clusters": [cluster.into().config(options.impersonation)],
             "authentication": {"jwt": issuers.iter().map(|issuer| jwt(issuer)).collect::<Vec<_>>()},
@@ -356,6 +358,10 @@ fn merge(into: &mut Value, changes: &Value) {
     match (into, changes) {
         (Value::Object(into), Value::Object(changes)) => {
             for (key, change) in changes {
+                if change.is_null() {
+                    into.remove(key);
+                    continue;
+                }
                 merge(into.entry(key.clone()).or_insert(Value::Object(Map::new())), change);
             }
         }

@@ -15,6 +15,7 @@ pub(super) fn text(config: &Config) -> String {
             "certificate": config.tls.certificate.display().to_string(),
             "key": config.tls.key.display().to_string(),
         },
+        "threads": config.threads,
         "store": {
             "directory": config.store.directory.display().to_string(),
             "segmentSize": units::size_text(config.store.segment_bytes_max),

@@ -58,6 +58,8 @@ pub struct Config {
     pub health: Option<Health>,
     /// Where operators on this machine reach the gateway.
     pub admin: Admin,
+    /// Threads that carry requests; those that record, index and witness are besides.
+    pub threads: usize,
     /// Where and how recordings are kept.
     pub store: Store,
     /// Where finished segments are copied to; none when not configured.

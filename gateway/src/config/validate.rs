@@ -1,6 +1,6 @@
 //! From the file's text to a [`Config`], or to all that is wrong with it.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, num::NonZero, path::Path, time::Duration};
 
 use recorder_user::store::{IndexBackend, RetentionRules, encryption::KeySource};
 use serde_json::{Map, Value};
@@ -16,8 +16,8 @@ use super::{
 };
 
 /// The keys of the file, for the message about one that is none.
-const KEYS: &str = "listen, tls, health, admin, store, archive, clusters, authentication, policy, \
-                    witness, sessions";
+const KEYS: &str = "listen, tls, health, admin, threads, store, archive, clusters, authentication, \
+                    policy, witness, sessions";
 
 pub(super) fn config(
     text: &str,
@@ -42,6 +42,7 @@ pub(super) fn config(
     });
     let admin = take("admin").and_then(|value| problems.shape::<raw::Admin>("admin", value));
     let socket = admin.and_then(|admin| admin.socket).map(|socket| directory.join(socket));
+    let threads = threads(take("threads"), &mut problems);
     let store = store(take("store"), directory, &mut problems);
     let archive = archive::validate(take("archive"), directory, &mut problems);
     let clusters = clusters::validate(take("clusters"), directory, environment, &mut problems);
@@ -67,6 +68,7 @@ pub(super) fn config(
                 admin: Admin {
                     socket: socket.unwrap_or_else(|| store.directory.join("gateway.sock")),
                 },
+                threads,
                 store,
                 archive,
                 clusters,
@@ -105,6 +107,19 @@ fn tls(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Optio
     let certificate = readable("tls.certificate", &directory.join(raw.certificate), problems);
     let key = readable("tls.key", &directory.join(raw.key), problems);
     Some(ServerTls { certificate: certificate?, key: key? })
+}
+
+/// One processor is left to the writer of records, which is what a request waits for.
+fn threads(given: Option<Value>, problems: &mut Problems) -> usize {
+    let Some(given) = given else {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        return (processors - 1).clamp(1, THREADS_MAX);
+    };
+    let threads = given.as_u64().and_then(|threads| usize::try_from(threads).ok());
+    threads.filter(|threads| (1..=THREADS_MAX).contains(threads)).unwrap_or_else(|| {
+        problems.add("threads", format!("`{given}` is not a number from 1 to {THREADS_MAX}"));
+        1
+    })
 }
 
 fn store(given: Option<Value>, directory: &Path, problems: &mut Problems) -> Option<Store> {
@@ -272,3 +287,5 @@ fn sessions(given: Option<Value>, problems: &mut Problems) -> Sessions {
 }
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// More would only take turns.
+const THREADS_MAX: usize = 256;

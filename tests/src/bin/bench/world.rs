@@ -157,9 +157,11 @@ impl World {
     async fn gateway(
         &self,
         place: &str,
-        config: Value,
+        mut config: Value,
         program: Option<PathBuf>,
     ) -> Result<Gateway> {
+        // The default, not the rig's.
+        config["threads"] = Value::Null;
         let place = self.place.join(place);
         std::fs::create_dir_all(&place)?;
         let options = Options {

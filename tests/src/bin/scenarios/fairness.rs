@@ -18,7 +18,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 async fn delay_nobody(scene: Rc<Scene>) -> Result<()> {
-    let gateway = scene.gateway(&Options::default()).await?;
+    let one_thread = Options { config: json!({"threads": 1}), ..Options::default() };
+    let gateway = scene.gateway(&one_thread).await?;
     scene.plane().namespace("fair").await?;
     for index in 0..40 {
         let data = json!({"text": "x".repeat(800_000)});

@@ -277,6 +277,24 @@ fn principals_have_the_types_and_groups_of_kubernetes() {
 }
 
 #[test]
+fn a_set_tells_the_time_only_where_a_policy_looks_at_it() {
+    for (condition, tells) in [
+        ("context.cluster == \"know\" // now", false),
+        ("context.cluster == \"prod\"", false),
+        ("context.now < datetime(\"2100-01-01\")", true),
+        ("context[\"now\"] < datetime(\"2100-01-01\")", true),
+        ("!(context has task) || context.now > datetime(\"2020-01-01\")", true),
+    ] {
+        let text = format!(
+            "// What to know.\npermit(principal, action, resource) when {{ {condition}\n}};"
+        );
+        assert_eq!(access(&text).tells_time(), tells, "{condition}");
+        let full = format!("@level(\"full\")\n{text}");
+        assert_eq!(recording(&full).tells_time(), tells, "{condition}");
+    }
+}
+
+#[test]
 fn cluster_task_time_and_selectors_can_be_asked_for() {
     let allows = |condition: &str, request: &str| {
         let text =

@@ -187,6 +187,8 @@ pub(super) struct Compiled {
 pub(super) struct Parsed {
     pub(super) access: Compiled,
     pub(super) recording: Compiled,
+    /// Whether a policy looks at the clock.
+    pub(super) tells_time: bool,
     pub(super) warnings: Vec<String>,
 }
 
@@ -224,10 +226,16 @@ impl Parsed {
                 self.warnings.push(format!("recording/{id}: a forbid does not count here"));
                 continue;
             }
+            self.tells_time |= tells_time(&policy);
             compiled.facts.insert(policy.id().to_string(), facts);
             compiled.all.add(policy).expect(unique);
         }
     }
+}
+
+/// Whether a policy looks at `context.now`. Its syntax tree says so, where no comment counts; in doubt it does.
+fn tells_time(policy: &Policy) -> bool {
+    policy.to_json().map_or(true, |tree| tree.to_string().contains("\"now\""))
 }
 
 /// One file on its way in.

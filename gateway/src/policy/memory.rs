@@ -1,25 +1,27 @@
-//! Verdicts that were given before. Cedar decides on nothing but the question and the set, so an equal question to the
-//! same set has an equal answer; agents poll, and most questions are equal. It lives and dies with its set.
+//! Verdicts that were given before. Cedar decides on nothing but the question, the time and the set, so an equal question
+//! to the same set has an equal answer, for as long as the second lasts where the set looks at the clock; agents poll, and
+//! most questions are equal. It lives and dies with its set.
 
 use std::hash::{Hash, Hasher};
 
 use quick_cache::sync::Cache;
-use recorder_user::model::Verdict;
+use recorder_user::model::{Timestamp, Verdict};
 
 use super::Question;
 
 /// Verdicts that are kept; the least used make room.
 const VERDICTS_MAX: usize = 4096;
 
-/// A digest of a whole question. The client chooses much of one, so only a hash that nobody can make collide will do.
+/// A digest of a whole question, and of when it is asked. The client chooses much of one, so only a hash that nobody can make collide will do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key([u8; 32]);
 
 impl Key {
-    pub(super) fn of(question: &Question<'_>) -> Self {
+    pub(super) fn of(question: &Question<'_>, now: Option<Timestamp>) -> Self {
         let Question { principal, info, stream, cluster, task, upgraded } = question;
         let mut digest = Digest(blake3::Hasher::new());
         (principal, info, stream, cluster, task, upgraded).hash(&mut digest);
+        now.map(Timestamp::as_micros).hash(&mut digest);
         Self(*digest.0.finalize().as_bytes())
     }
 }
@@ -88,8 +90,10 @@ mod tests {
             task: None,
             upgraded: false,
         };
-        let same = Key::of(&question);
-        assert_eq!(same, Key::of(&question.clone()));
+        let same = Key::of(&question, None);
+        assert_eq!(same, Key::of(&question.clone(), None));
+        let at = |micros| Key::of(&question, Some(Timestamp::from_micros(micros)));
+        assert!(at(1) == at(1) && at(1) != at(2) && at(0) != same);
         for changed in [
             Question { principal: &other, ..question },
             Question { info: &another, ..question },
@@ -98,7 +102,7 @@ mod tests {
             Question { task: Some(""), ..question },
             Question { upgraded: true, ..question },
         ] {
-            assert_ne!(same, Key::of(&changed), "{changed:?}");
+            assert_ne!(same, Key::of(&changed, None), "{changed:?}");
         }
         let words = ["ls", "-l"].map(str::to_owned).to_vec();
         let streams = [
@@ -113,7 +117,7 @@ mod tests {
             StreamRequest { tty: true, ..exec.clone() },
             StreamRequest { ports: vec![80], ..exec.clone() },
         ];
-        let key = |stream| Key::of(&Question { stream: Some(stream), ..question });
+        let key = |stream| Key::of(&Question { stream: Some(stream), ..question }, None);
         let keys: HashSet<Key> = streams.iter().map(key).collect();
         assert_eq!(keys.len(), streams.len());
     }
@@ -127,14 +131,15 @@ mod tests {
                 ..Principal::default()
             };
             let info = RequestInfo::default();
-            Key::of(&Question {
+            let question = Question {
                 principal: &principal,
                 info: &info,
                 stream: None,
                 cluster: "",
                 task: None,
                 upgraded: false,
-            })
+            };
+            Key::of(&question, None)
         };
         assert_ne!(key("ab", "c"), key("a", "bc"));
     }

@@ -108,7 +108,7 @@ impl PolicySet {
         let levels = parsed.recording.facts.values().map(|facts| facts.level);
         Ok(Self {
             recording_asked: levels.min().is_some_and(|level| level < Level::Full),
-            tells_time: files.policies.values().any(|text| text.contains("now")),
+            tells_time: parsed.tells_time,
             hash: files.hash(),
             fingerprint: files.fingerprint(),
             access: parsed.access,
@@ -151,26 +151,37 @@ impl PolicySet {
     /// The verdict on a request.
     #[must_use]
     pub fn authorize(&self, question: &Question<'_>) -> Verdict {
-        // A set that tells the time answers the same question differently later.
-        let key = (!self.tells_time).then(|| Key::of(question));
-        if let Some(known) = key.as_ref().and_then(|key| self.memory.verdict(key)) {
+        let now = self.now();
+        let key = Key::of(question, now);
+        if let Some(known) = self.memory.verdict(&key) {
             return known;
         }
         // Where every recording policy says `full`, there is nothing to ask: neither do errors say less.
-        let verdict = self.judge(question, self.recording_asked).verdict;
-        if let Some(key) = key {
-            self.memory.keep(key, &verdict);
-        }
+        let verdict = self.judge(question, now, self.recording_asked).verdict;
+        self.memory.keep(key, &verdict);
         verdict
+    }
+
+    /// The time, where the set tells it: the second, so that equal questions within one are decided once.
+    fn now(&self) -> Option<Timestamp> {
+        self.tells_time.then(|| {
+            let micros = Timestamp::now().as_micros();
+            Timestamp::from_micros(micros - micros.rem_euclid(1_000_000))
+        })
     }
 
     /// The verdict on a request, with what led to it.
     #[must_use]
     pub fn explain(&self, question: &Question<'_>) -> Explanation {
-        self.judge(question, true)
+        self.judge(question, self.now(), true)
     }
 
-    fn judge(&self, question: &Question<'_>, ask_recording: bool) -> Explanation {
+    fn judge(
+        &self,
+        question: &Question<'_>,
+        now: Option<Timestamp>,
+        ask_recording: bool,
+    ) -> Explanation {
         let verb = effective_verb(question.info, question.upgraded);
         let Some(action) = self.vocabulary.action(question.info, verb) else {
             return Answer::deny_builtin(BUILTIN_VERB).explanation(&self.hash, Level::Full, vec![]);
@@ -178,12 +189,12 @@ impl PolicySet {
         let asked = self
             .vocabulary
             .resource(question.info, None)
-            .and_then(|resource| self.asked(question, action.clone(), resource));
+            .and_then(|resource| self.asked(question, now, action.clone(), resource));
         match asked {
             Ok(asked) => {
                 let (level, recording) =
                     if ask_recording { self.level(&asked) } else { (Level::Full, vec![]) };
-                self.access(question, verb, action, &asked)
+                self.access(question, now, verb, action, &asked)
                     .explanation(&self.hash, level, recording)
             }
             Err(error) => Answer::error(error).explanation(&self.hash, Level::Full, vec![]),
@@ -194,9 +205,10 @@ impl PolicySet {
     /// permitted by a policy whose head names the action `impersonate`.
     #[must_use]
     pub fn authorize_impersonation(&self, question: &Question<'_>, claim: &Principal) -> Verdict {
+        let now = self.now();
         let answers = || -> Result<Vec<Answer>, String> {
             let answer = |resource| {
-                let asked = self.asked(question, self.vocabulary.impersonate(), resource)?;
+                let asked = self.asked(question, now, self.vocabulary.impersonate(), resource)?;
                 let named = |id: &str| {
                     self.access.facts.get(id).is_some_and(|facts| facts.names_impersonate)
                 };
@@ -214,11 +226,11 @@ impl PolicySet {
     fn asked(
         &self,
         question: &Question<'_>,
+        now: Option<Timestamp>,
         action: EntityUid,
         resource: Entity,
     ) -> Result<Asked, String> {
         let principal = self.vocabulary.principal(question.principal)?;
-        let now = self.tells_time.then(Timestamp::now);
         let context = entity::context(question, now)?;
         entity::request(principal, action, resource, context)
     }
@@ -226,6 +238,7 @@ impl PolicySet {
     fn access(
         &self,
         question: &Question<'_>,
+        now: Option<Timestamp>,
         verb: &str,
         action: EntityUid,
         asked: &Asked,
@@ -243,7 +256,7 @@ impl PolicySet {
         let elsewhere = self
             .vocabulary
             .resource(info, Some(NO_SUBRESOURCE))
-            .and_then(|resource| self.asked(question, action, resource))
+            .and_then(|resource| self.asked(question, now, action, resource))
             .map(|asked| self.respond(&self.access.permits, &asked));
         let broad = match elsewhere {
             Ok(response) if errors(&response).is_empty() => reasons(&response),

@@ -1,10 +1,12 @@
 //! How long a body's tap waited for the end that gives, and for the end that takes.
+//!
+//! The tap says what time it is: it reads the clock as its body is polled, and not again for what follows at once.
 
 use std::time::Instant;
 
 use recorder_user::witness::Pace;
 
-/// Measures a body as its tap is polled: it reads the clock when a frame is waited for and when one was given.
+/// Measures a body as its tap is polled.
 #[derive(Debug, Default)]
 pub struct Stopwatch {
     pace: Pace,
@@ -27,27 +29,28 @@ impl Stopwatch {
     }
 
     /// The sink asks for a frame.
-    pub fn asked(&mut self) {
+    pub fn asked(&mut self, now: Instant) {
         if matches!(self.since, Some((Wait::Sink, _))) {
-            self.stop();
+            self.stop(now);
         }
     }
 
     /// The source has none yet.
-    pub fn waits(&mut self) {
-        self.since.get_or_insert_with(|| (Wait::Source, Instant::now()));
+    pub fn waits(&mut self, now: Instant) {
+        self.since.get_or_insert((Wait::Source, now));
     }
 
     /// A frame goes to the sink.
-    pub fn gave(&mut self) {
-        self.stop();
-        self.since = Some((Wait::Sink, Instant::now()));
+    pub fn gave(&mut self, now: Instant) {
+        self.stop(now);
+        self.since = Some((Wait::Sink, now));
     }
 
     /// What takes time from now on is neither end's doing.
-    pub fn stop(&mut self) {
+    pub fn stop(&mut self, now: Instant) {
         let Some((wait, since)) = self.since.take() else { return };
-        let waited_ns = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let waited = now.saturating_duration_since(since);
+        let waited_ns = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
         let sum = match wait {
             Wait::Source => &mut self.pace.waiting_ns,
             Wait::Sink => &mut self.pace.taking_ns,

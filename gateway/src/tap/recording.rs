@@ -52,11 +52,11 @@ impl Recording {
         Self { exchange, direction, received, state, offset: 0, out: Vec::new() }
     }
 
-    /// Takes bytes that pass; gives the records that hold them.
-    pub fn push(&mut self, bytes: &Bytes, records: &mut Vec<Record>) {
+    /// Takes bytes that pass `now`; gives the records that hold them.
+    pub fn push(&mut self, bytes: &Bytes, now: Instant, records: &mut Vec<Record>) {
         if let State::Running(redactor) = &mut self.state {
             redactor.push(bytes, &mut self.out);
-            self.cut(records);
+            self.cut(now, records);
         }
     }
 
@@ -66,7 +66,7 @@ impl Recording {
         match std::mem::replace(&mut self.state, ended_before) {
             State::Running(redactor) => {
                 let facts = redactor.finish(ended, &mut self.out);
-                self.cut(records);
+                self.cut(Instant::now(), records);
                 self.state = State::Ended(facts.clone());
                 facts
             }
@@ -77,8 +77,8 @@ impl Recording {
         }
     }
 
-    fn cut(&mut self, records: &mut Vec<Record>) {
-        let at_us = micros(self.received.elapsed());
+    fn cut(&mut self, now: Instant, records: &mut Vec<Record>) {
+        let at_us = micros(now.saturating_duration_since(self.received));
         for data in self.out.drain(..).filter(|data| !data.is_empty()) {
             let offset = self.offset;
             self.offset += data.len() as u64;

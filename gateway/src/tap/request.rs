@@ -124,10 +124,11 @@ impl RequestTap {
     /// Records `data` and holds it back; the frame before it may go.
     fn take(&mut self, data: Bytes) -> Option<Bytes> {
         let mut records = Vec::with_capacity(1);
-        self.pace.stop();
+        let now = Instant::now();
+        self.pace.stop(now);
         let mut shared = lock(&self.shared);
         shared.request_pace = self.pace.pace();
-        shared.request.push(&data, &mut records);
+        shared.request.push(&data, now, &mut records);
         shared.observe(|observer| observer.request_chunk(&data));
         shared.keep_for_replay(&data);
         drop(shared);
@@ -141,7 +142,7 @@ impl RequestTap {
 
     fn end(&mut self) {
         let mut records = Vec::with_capacity(2);
-        self.pace.stop();
+        self.pace.stop(Instant::now());
         let mut shared = lock(&self.shared);
         shared.request_pace = self.pace.pace();
         let body = shared.request.finish(true, &mut records);
@@ -156,7 +157,7 @@ impl RequestTap {
     fn fail(&mut self, cut: RequestCut, error: BodyError) -> BodyError {
         self.state = State::Done;
         self.held = None;
-        self.pace.stop();
+        self.pace.stop(Instant::now());
         let mut shared = lock(&self.shared);
         shared.request_pace = self.pace.pace();
         shared.request_cut.get_or_insert(cut);
@@ -165,12 +166,12 @@ impl RequestTap {
     }
 
     fn poll_tap(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        self.pace.asked();
+        self.pace.asked(Instant::now());
         let polled = self.poll_next(cx);
         if let Poll::Ready(Some(Ok(_))) = &polled
             && !matches!(self.state, State::Done)
         {
-            self.pace.gave();
+            self.pace.gave(Instant::now());
         }
         polled
     }
@@ -212,7 +213,7 @@ impl RequestTap {
                 State::Done => return Poll::Ready(None),
                 State::Reading => match self.poll_inner(cx) {
                     Poll::Pending => {
-                        self.pace.waits();
+                        self.pace.waits(Instant::now());
                         return Poll::Pending;
                     }
                     Poll::Ready(Some(Ok(frame))) => {

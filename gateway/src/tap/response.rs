@@ -5,6 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -100,7 +101,7 @@ impl ResponseTap {
     }
 
     /// Records a frame; gives it back if it may go at once.
-    fn pass(&mut self, data: Bytes) -> Option<Bytes> {
+    fn pass(&mut self, data: Bytes, now: Instant) -> Option<Bytes> {
         let rests = self.live.as_ref().is_some_and(Live::at_boundary);
         let Some(exchange) = &mut self.exchange else { return Some(data) };
         let mut records = exchange.take_pending();
@@ -109,7 +110,7 @@ impl ResponseTap {
         let mut shared = lock(exchange.shared());
         shared.observe(|observer| observer.response_chunk(&data));
         if let Some(recording) = &mut shared.response {
-            recording.push(&data, &mut records);
+            recording.push(&data, now, &mut records);
         }
         drop(shared);
         if let Some(frames) = self.live.as_mut().and_then(|live| live.frames.as_mut()) {
@@ -133,18 +134,18 @@ impl ResponseTap {
     }
 
     /// Notes whether the API server is waited for.
-    fn time<T>(&mut self, polled: &Poll<T>) {
+    fn time<T>(&mut self, polled: &Poll<T>, now: Instant) {
         let Some(exchange) = &mut self.exchange else { return };
         match polled {
-            Poll::Pending => exchange.pace.waits(),
-            Poll::Ready(_) => exchange.pace.stop(),
+            Poll::Pending => exchange.pace.waits(now),
+            Poll::Ready(_) => exchange.pace.stop(now),
         }
     }
 
     /// Notes that the client has a frame to take.
     fn gave(&mut self) {
         if let Some(exchange) = &mut self.exchange {
-            exchange.pace.gave();
+            exchange.pace.gave(Instant::now());
         }
     }
 
@@ -205,8 +206,9 @@ impl http_body::Body for ResponseTap {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        let now = Instant::now();
         if let Some(exchange) = &mut this.exchange {
-            exchange.pace.asked();
+            exchange.pace.asked(now);
         }
         loop {
             match &mut this.state {
@@ -245,12 +247,12 @@ impl http_body::Body for ResponseTap {
                 continue;
             }
             let polled = Pin::new(&mut this.inner).poll_frame(cx);
-            this.time(&polled);
+            this.time(&polled, now);
             match ready!(polled) {
                 // The API server sends no trailers; one would come after our outcome.
                 Some(Ok(frame)) => {
                     let data = frame.into_data().ok().filter(|data| !data.is_empty());
-                    if let Some(data) = data.and_then(|data| this.pass(data)) {
+                    if let Some(data) = data.and_then(|data| this.pass(data, now)) {
                         this.gave();
                         return Poll::Ready(Some(Ok(Frame::data(data))));
                     }

@@ -114,13 +114,13 @@ impl Book {
     pub(super) fn take(&mut self, side: Side, bytes: &Bytes) -> Result<Option<Append>, Broken> {
         self.seen.ends = false;
         let stored = self.decode(side, bytes);
-        let mut records = self.exchange.take_pending();
+        let (now, mut records) = (std::time::Instant::now(), self.exchange.take_pending());
         let mut shared = lock(self.exchange.shared());
         match side {
-            Side::Client => shared.request.push(&stored, &mut records),
+            Side::Client => shared.request.push(&stored, now, &mut records),
             Side::Server => {
                 if let Some(response) = &mut shared.response {
-                    response.push(&stored, &mut records);
+                    response.push(&stored, now, &mut records);
                 }
             }
         }

@@ -153,7 +153,7 @@ impl<'a> Watching<'a> {
             })
             .await?;
         }
-        tokio::time::sleep(SETTLE).await;
+        tokio::time::sleep(WRITTEN).await;
         let after = self.target.process.map(measure::cpu).transpose()?;
         if let (Some(sum), Some(before), Some(after)) = (&mut self.cpu, before, after) {
             *sum += after.saturating_sub(before);
@@ -289,5 +289,7 @@ impl Fan {
 const CHANGES: usize = 10;
 /// A thousand handshakes at once would only queue.
 const CONNECTING_MAX: usize = 16;
+/// Records are written after 20 ms and durable after 200 ms: that belongs to the events.
+const WRITTEN: Duration = Duration::from_millis(300);
 const SETTLE: Duration = Duration::from_millis(700);
 const EVENT_LIMIT: Duration = Duration::from_secs(20);

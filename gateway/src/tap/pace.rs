@@ -58,3 +58,39 @@ impl Stopwatch {
         *sum = sum.saturating_add(waited_ns);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_end_is_charged_with_what_it_let_the_other_wait() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut watch = Stopwatch::default();
+        watch.asked(at(0));
+        watch.waits(at(1));
+        // Woken for something else, it waits on.
+        watch.asked(at(3));
+        watch.waits(at(3));
+        watch.stop(at(6));
+        watch.gave(at(7));
+        watch.asked(at(17));
+        watch.waits(at(18));
+        watch.gave(at(20));
+        assert_eq!(watch.pace(), Pace { waiting_ns: 7_000_000, taking_ns: 10_000_000 });
+    }
+
+    #[test]
+    fn a_clock_that_stands_still_or_steps_back_costs_nothing() {
+        let (now, earlier) = (Instant::now() + Duration::from_secs(1), Instant::now());
+        let mut watch = Stopwatch::default();
+        watch.gave(now);
+        watch.asked(now);
+        watch.waits(now);
+        watch.stop(earlier);
+        assert_eq!(watch.pace(), Pace::default());
+    }
+}

@@ -5,7 +5,10 @@ use std::{
     error::Error,
     fs::{self, File},
     io,
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::FileExt as _,
+    },
 };
 
 use aya::{
@@ -92,10 +95,29 @@ fn attach(programs: &mut Ebpf, hook: &str, targets: &Targets) -> Result<(), Box<
     Ok(())
 }
 
-/// A link that keeps a program attached, by its descriptor in this process.
+/// What the kernel says of a descriptor of this process. It is kept open, since it is read four times a second.
+struct Description(File);
+
+impl Description {
+    fn of(descriptor: &str) -> io::Result<Self> {
+        Ok(Self(File::open(format!("/proc/self/fdinfo/{descriptor}"))?))
+    }
+
+    /// What it says now, from its beginning.
+    fn read(&self) -> io::Result<String> {
+        let mut text = [0; DESCRIPTION_BYTES_MAX];
+        let length = self.0.read_at(&mut text, 0)?;
+        Ok(String::from_utf8_lossy(&text[..length]).into_owned())
+    }
+}
+
+/// Some two hundred bytes, of which the kernel gives as much as fits.
+const DESCRIPTION_BYTES_MAX: usize = 4096;
+
+/// A link that keeps a program attached.
 pub(super) struct Link {
     pub(super) hook: String,
-    descriptor: String,
+    description: Description,
     /// What the kernel said of it when it was made.
     described: String,
 }
@@ -104,7 +126,7 @@ impl Link {
     /// Whether it still is what it was. Somebody with the right to do so can cut a program off: the
     /// descriptor stays, its description does not.
     pub(super) fn holds(&self) -> bool {
-        describe(&self.descriptor).is_ok_and(|now| now == self.described)
+        self.description.read().is_ok_and(|now| now == self.described)
     }
 }
 
@@ -119,28 +141,31 @@ pub(super) fn links(programs: &Ebpf) -> io::Result<Vec<Link>> {
     for entry in fs::read_dir("/proc/self/fdinfo")? {
         let descriptor = entry?.file_name().to_string_lossy().into_owned();
         // A descriptor may be closed while the list is read.
-        let Ok(described) = describe(&descriptor) else { continue };
+        let Ok(description) = Description::of(&descriptor) else { continue };
+        let Ok(described) = description.read() else { continue };
         if field(&described, "link_id").is_none() {
             continue;
         }
         if let Some(hook) = field(&described, "prog_id").and_then(|id| hooks.get(id)) {
-            links.push(Link { hook: (*hook).to_owned(), descriptor, described });
+            links.push(Link { hook: (*hook).to_owned(), description, described });
         }
     }
     Ok(links)
 }
 
-/// A loaded program, by its descriptor in this process.
+/// A loaded program.
 pub(super) struct Loaded {
     pub(super) hook: String,
-    descriptor: String,
+    /// None where the kernel does not tell of it.
+    description: Option<Description>,
 }
 
 impl Loaded {
     /// How often the kernel left the program out, since it was interrupted in itself: what happened then was
     /// not seen. 0 when it cannot be read.
     pub(super) fn misses(&self) -> u64 {
-        let described = describe(&self.descriptor).unwrap_or_default();
+        let described = self.description.as_ref().and_then(|description| description.read().ok());
+        let described = described.unwrap_or_default();
         field(&described, "recursion_misses").and_then(|count| count.parse().ok()).unwrap_or(0)
     }
 }
@@ -149,13 +174,9 @@ impl Loaded {
 pub(super) fn loaded(programs: &Ebpf) -> Vec<Loaded> {
     let loaded = programs.programs().filter_map(|(hook, program)| {
         let descriptor = program.fd().ok()?.as_fd().as_raw_fd().to_string();
-        Some(Loaded { hook: hook.to_owned(), descriptor })
+        Some(Loaded { hook: hook.to_owned(), description: Description::of(&descriptor).ok() })
     });
     loaded.collect()
-}
-
-fn describe(descriptor: &str) -> io::Result<String> {
-    fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}"))
 }
 
 fn field<'t>(text: &'t str, name: &str) -> Option<&'t str> {

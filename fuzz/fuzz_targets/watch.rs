@@ -1,6 +1,6 @@
 #![no_main]
 
-//! Watch frames: the same in every chunking, and the tracker agrees with the splitter.
+//! Watch frames: the same in every chunking, and so is what the tracker says.
 
 use decklog_fuzz::wire::watch::{FrameTracker, Framing, Splitter};
 

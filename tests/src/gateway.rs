@@ -381,5 +381,7 @@ mod tests {
         let mut config = json!({"a": {"b": 1, "c": 2}, "l": [1]});
         merge(&mut config, &json!({"a": {"b": 3}, "l": [2], "n": {"x": 1}}));
         assert_eq!(config, json!({"a": {"b": 3, "c": 2}, "l": [2], "n": {"x": 1}}));
+        merge(&mut config, &json!({"a": {"b": null, "z": null}, "l": null}));
+        assert_eq!(config, json!({"a": {"c": 2}, "n": {"x": 1}}));
     }
 }

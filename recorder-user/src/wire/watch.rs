@@ -77,10 +77,13 @@ impl FrameTracker {
                 for (index, byte) in bytes.iter().enumerate() {
                     let blank = !documents.in_line;
                     documents.push(*byte);
-                    if *byte == b'\n' && !blank && *lines == Lines::Unknown {
-                        *lines = if documents.in_line { Lines::Many } else { Lines::OneEach };
+                    if *byte != b'\n' || blank || *lines != Lines::Unknown {
+                        continue;
                     }
-                    if *lines == Lines::OneEach {
+                    if documents.in_line {
+                        *lines = Lines::Many;
+                    } else {
+                        *lines = Lines::OneEach;
                         return self.push(&bytes[index + 1..]);
                     }
                 }

@@ -27,7 +27,7 @@ use crate::record::Recorded;
 use crate::report::{Report, Tally};
 use crate::streams::Amount;
 use crate::watches::Kind;
-use crate::world::{Side, World};
+use crate::world::{GATEWAY, Side, World};
 
 /// Measures the gateway beside direct access and beside Envoy.
 ///
@@ -154,7 +154,7 @@ async fn measure(
         let side = world.side("load").await?;
         report.tallies = load(world, &side, &cases.requests, &plan).await?;
         report.recorded.add(&Recorded::of(&side.gateway).await?);
-        let asked = report.tallies.iter().flatten().filter(|tally| tally.is_of("gateway"));
+        let asked = report.tallies.iter().flatten().filter(|tally| tally.is_of(GATEWAY));
         let asked: u64 = asked.map(Tally::requests).sum();
         ensure!(report.recorded.exchanges >= asked, "only {:?} of {asked}", report.recorded);
     }
@@ -201,9 +201,7 @@ async fn load(
     for round in 1..=plan.rounds {
         eprintln!("bench: round {round} of {}", plan.rounds);
         for (case, tallies) in cases.iter().zip(&mut tallies) {
-            // Each comes first in turn: what the last one left behind falls on all of them alike.
-            for turn in 0..side.targets.len() {
-                let turn = (turn + round as usize) % side.targets.len();
+            for turn in turns(round, side.targets.len()) {
                 let target = &side.targets[turn];
                 let slice = load::run(target, api_server, case, plan.slice, round).await;
                 let slice = slice.with_context(|| format!("{}, {}", case.name, target.name))?;
@@ -212,6 +210,11 @@ async fn load(
         }
     }
     Ok(tallies)
+}
+
+/// Each comes first in turn: what the last one left behind falls on all of them alike.
+fn turns(round: u32, count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |turn| (turn + round as usize) % count)
 }
 
 struct Plan {

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::cases::collection;
 use crate::measure::{self, histogram, microseconds};
+use crate::turns;
 use crate::world::{PATCHED_NAMESPACE, Side, Target, config_map};
 
 /// How the watches share connections.
@@ -66,8 +67,7 @@ pub(crate) async fn run(
     }
     for round in 1..=rounds {
         eprintln!("bench: {}, round {round} of {rounds}", kind.name);
-        for turn in 0..all.len() {
-            let turn = (turn + round as usize) % all.len();
+        for turn in turns(round, all.len()) {
             let watching = &mut all[turn];
             let name = watching.target.name;
             watching.round().await.with_context(|| format!("watches, {name}"))?;

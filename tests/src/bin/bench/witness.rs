@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::Plan;
 use crate::cases::Case;
 use crate::load;
 use crate::record::Recorded;
 use crate::report::{Report, Tally};
 use crate::world::World;
+use crate::{Plan, turns};
 
 /// As `witness.mode` has them; the first is what the others are held against.
 const MODES: [&str; 3] = ["off", "tcp-info", "ebpf"];
@@ -22,8 +22,7 @@ pub(crate) async fn compare(world: &World, cases: &[Arc<Case>], plan: &Plan) -> 
     let mut report = Report::of_witnesses();
     report.tallies = cases.iter().map(|_| Vec::new()).collect();
     for round in 1..=plan.rounds {
-        for turn in 0..MODES.len() {
-            let turn = (turn + round as usize) % MODES.len();
+        for turn in turns(round, MODES.len()) {
             let mode = MODES[turn];
             eprintln!("bench: round {round} of {}, witness {mode}", plan.rounds);
             let mut side = world.witnessed(mode, &format!("{mode}-{round}")).await?;

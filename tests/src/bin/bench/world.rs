@@ -145,7 +145,7 @@ impl World {
             }
             Err(_) => None,
         };
-        self.beside("gateway", gateway, Others { build, envoy }).await
+        self.beside(GATEWAY, gateway, Others { build, envoy }).await
     }
 
     /// A new gateway alone, with this kind of witness, beside direct access.
@@ -275,6 +275,8 @@ pub(crate) fn config_map(name: &str, data: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
 }
 
+/// The target that the others are there for.
+pub(crate) const GATEWAY: &str = "gateway";
 /// The shipped example policy for agents lets it do what is needed in these namespaces.
 const USER: &str = "carol";
 const GROUP: &str = "agents:shop";

@@ -17,7 +17,8 @@ use rig::node::pods::{Pod, manifest};
 pub(crate) use self::idle::Idle;
 use crate::load::Reading;
 use crate::measure::histogram;
-use crate::world::{PATCHED_NAMESPACE, Side, Target, World};
+use crate::turns;
+use crate::world::{GATEWAY, PATCHED_NAMESPACE, Side, Target, World};
 
 /// What is done with a stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -95,8 +96,7 @@ pub(crate) async fn run(
     for round in 1..=amount.rounds {
         eprintln!("bench: streams, round {round} of {}", amount.rounds);
         for case in &mut carried {
-            for turn in 0..targets.len() {
-                let turn = (turn + round as usize) % targets.len();
+            for turn in turns(round, targets.len()) {
                 let (target, carried) = (&targets[turn], &mut case[turn]);
                 let before = Reading::take(target, api_server)?;
                 let done = ground.once(carried, turn, amount.echoes).await;
@@ -107,7 +107,7 @@ pub(crate) async fn run(
             }
         }
     }
-    let own = |carried: &&Carried| carried.target == "gateway";
+    let own = |carried: &&Carried| carried.target == GATEWAY;
     let mut recorded = carried.iter().flatten().filter(own).map(|carried| carried.streams).sum();
     let mut idle = Vec::new();
     if cases.iter().any(|(_, kind)| *kind == Kind::Idle) {
